@@ -1,0 +1,5 @@
+"""``python -m simpletuner``."""
+
+from simpletuner.cli.main import main
+
+main()

@@ -1,0 +1,1 @@
+"""Named tensors by content: what is expensive to compute is computed once."""

@@ -1,0 +1,52 @@
+"""``simpletuner check``."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from simpletuner.cli.choosing import PASS_ON, chosen, selecting
+from simpletuner.cli.summary import describe
+from simpletuner.config import Reading, load
+from simpletuner.demo.start import prepare_demo
+from simpletuner.hub import reachable
+from simpletuner.models.families import FAMILIES
+from simpletuner.models.sources import is_folder
+
+
+@click.command("check", context_settings=PASS_ON)
+@click.option("--offline", is_flag=True, help="Touch no network; say what was therefore not looked at.")
+@selecting
+def command(
+    config: str | None, env: str | None, example: str | None, overrides: tuple[str, ...], offline: bool
+) -> None:
+    """Check a config and show the run it makes, without training.
+
+    Every problem is listed at once, with the place and the remedy; the exit code is then 2.
+    """
+    selection, words = chosen(config, env, example, overrides)
+    if selection.example == "demo":
+        prepare_demo()
+    reading = load(selection, words, environment=os.environ)
+    for text in [*reading.notices, *_weights(reading, offline)]:
+        click.echo(f"note: {text}")
+    click.echo(describe(reading))
+
+
+def _weights(reading: Reading, offline: bool) -> list[str]:
+    """What there is to say about weights that are not on this machine."""
+    model = reading.config.model
+    weights = FAMILIES[model.model_family].weights(
+        flavour=model.model_flavour,
+        base=model.pretrained_model_name_or_path,
+        transformer=model.pretrained_transformer_model_name_or_path,
+        transformer_subfolder=model.pretrained_transformer_subfolder,
+        vae=model.pretrained_vae_model_name_or_path,
+        revision=model.revision,
+        variant=model.variant,
+    )
+    remote = sorted({source for source in (weights.base, weights.transformer, weights.vae) if not is_folder(source)})
+    if offline:
+        return [f"{source} was not looked at: --offline" for source in remote]
+    return [said for source in remote if (said := reachable(source, model.revision))]

@@ -1,0 +1,138 @@
+"""The run on a terminal: a bar for each stage, a line for each thing that matters; plain lines where there is no terminal."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from dataclasses import dataclass, field
+
+import click
+from rich.console import Console as Terminal
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+
+from simpletuner.progress import (
+    Advanced,
+    CheckpointSaved,
+    DatasetReady,
+    Event,
+    Failed,
+    ImagesSaved,
+    Notice,
+    Published,
+    RunStarted,
+    StageStarted,
+    StepDone,
+    TrainingStarted,
+)
+
+_SECONDS_BETWEEN_LINES = 10.0
+
+
+@dataclass
+class _Stage:
+    name: str
+    total: int
+    done: int = 0
+    said: float = field(default_factory=time.monotonic)
+
+
+class Console:
+    """Prints events; on a terminal with moving bars."""
+
+    def __init__(self, terminal: Terminal | None = None) -> None:
+        self._terminal = terminal or Terminal(highlight=False)
+        self._bars: Progress | None = None
+        self._task: TaskID | None = None
+        self._stage: _Stage | None = None
+        self._recent: deque[StepDone] = deque(maxlen=20)
+
+    def report(self, event: Event) -> None:
+        """Show one event."""
+        if isinstance(event, StageStarted):
+            self._begin(event.stage, event.total)
+        elif isinstance(event, Advanced):
+            self._advance(event.count)
+        elif isinstance(event, TrainingStarted):
+            self._say(f"training: {event.trainable_parameters / 1e6:.2f} M weights, {event.total_steps} steps")
+        elif isinstance(event, StepDone):
+            self._step(event)
+        elif (line := _line(event)) is not None:
+            self._say(line)
+
+    def close(self) -> None:
+        """Take the bars away."""
+        self._end()
+
+    def _begin(self, name: str, total: int, done: int = 0) -> None:
+        self._end()
+        self._stage = _Stage(name, total, done)
+        if self._terminal.is_terminal:
+            columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+            self._bars = Progress(*columns, TextColumn("{task.fields[facts]}"), console=self._terminal)
+            self._task = self._bars.add_task(name, total=total, completed=done, facts="")
+            self._bars.start()
+        else:
+            self._say(f"{name}: {done}/{total}")
+
+    def _advance(self, count: int, facts: str = "") -> None:
+        if self._stage is None:
+            return
+        self._stage.done += count
+        if self._bars is not None and self._task is not None:
+            self._bars.update(self._task, advance=count, facts=facts)
+        elif self._is_time(self._stage):
+            self._say(f"{self._stage.name}: {self._stage.done}/{self._stage.total} {facts}".rstrip())
+
+    def _is_time(self, stage: _Stage) -> bool:
+        now = time.monotonic()
+        if now - stage.said < _SECONDS_BETWEEN_LINES and stage.done < stage.total:
+            return False
+        stage.said = now
+        return True
+
+    def _step(self, event: StepDone) -> None:
+        if self._stage is None or self._stage.name != "training":
+            self._begin("training", event.total_steps, event.step - 1)
+        self._recent.append(event)
+        self._advance(1, self._facts(event))
+
+    def _facts(self, event: StepDone) -> str:
+        seconds = sum(one.seconds for one in self._recent)
+        loss = sum(one.loss for one in self._recent) / len(self._recent)
+        speed = sum(one.samples for one in self._recent) / seconds
+        each = seconds / len(self._recent)
+        return f"loss {loss:.4f}  lr {event.learning_rate:.2e}  {each:.2f} s/step  {speed:.1f} images/s"
+
+    def _end(self) -> None:
+        if self._bars is not None:
+            self._bars.stop()
+        self._bars = self._task = self._stage = None
+
+    def _say(self, text: str) -> None:
+        if self._terminal.is_terminal:
+            self._terminal.print(text, markup=False)
+        else:
+            click.echo(text)
+
+
+def _line(event: Event) -> str | None:
+    if isinstance(event, RunStarted):
+        return f"output: {event.output}"
+    if isinstance(event, DatasetReady):
+        skipped = f", {event.skipped} skipped: see {event.skip_list}" if event.skipped else ""
+        return f"{event.id}: {_count(event.images, 'image')} in {_count(event.buckets, 'bucket')}{skipped}"
+    if isinstance(event, Notice):
+        return f"note: {event.text}"
+    if isinstance(event, CheckpointSaved):
+        return f"checkpoint: {event.path}"
+    if isinstance(event, ImagesSaved):
+        return f"images: {event.sheet}"
+    if isinstance(event, Published):
+        return f"published: {event.url}"
+    if isinstance(event, Failed):
+        return f"failed: {event.message}"
+    return None
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,79 @@
+"""What a person reads at the end of a command: the resolved run, or where the results are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from simpletuner.config import SECTIONS, Reading
+from simpletuner.data.sources.base import DataBackend
+from simpletuner.run import Outcome
+
+_WIDTH = 34
+
+
+def describe(reading: Reading) -> str:
+    """The resolved run: every option that is not at its default, by section, and the data sets."""
+    lines = [f"{reading.path} is valid."]
+    for name in SECTIONS:
+        section = reading.config.__dict__[name]
+        changed = {key: section.__dict__[key] for key in type(section).model_fields if key in section.model_fields_set}
+        if changed:
+            lines += ["", (type(section).__doc__ or name).strip().partition("\n")[0]]
+            lines += [f"  {key:{_WIDTH}} {_shown(value)}" for key, value in changed.items()]
+    lines += ["", "Data sets", *_datasets(reading)]
+    return "\n".join(lines)
+
+
+def _datasets(reading: Reading) -> Iterator[str]:
+    for entry in reading.config.data:
+        facts = [entry.dataset_type, entry.type]
+        if isinstance(entry, DataBackend):
+            facts += ["regularisation"] if entry.is_regularisation_data else []
+            facts += [f"repeats {entry.repeats}"] if entry.repeats else []
+        yield f"  {entry.id:{_WIDTH}} {', '.join(facts)}"
+
+
+def _shown(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def closing(outcome: Outcome, *, is_demo: bool) -> str:
+    """Where everything is after a run, and what to do next."""
+    rows = [
+        ("adapter", outcome.adapter),
+        ("before and after", outcome.sheet),
+        ("validation images", outcome.folder / "validation_images" if outcome.sheet else None),
+        ("checkpoints", ", ".join(path.name for path in outcome.checkpoints) or None),
+        ("model card", outcome.card),
+        ("progress", outcome.progress),
+        ("published", outcome.published),
+    ]
+    lines = ["", f"Done: {outcome.steps} steps.", ""]
+    lines += [f"  {name:18} {_relative(value)}" for name, value in rows if value]
+    return "\n".join([*lines, "", *(_DEMO_NEXT if is_demo else _NEXT)])
+
+
+def _relative(value: object) -> str:
+    if not isinstance(value, Path):
+        return str(value)
+    try:
+        return str(value.absolute().relative_to(Path.cwd()))
+    except ValueError:
+        return str(value)
+
+
+_DEMO_NEXT = (
+    "Open the before-and-after picture: on the left what the small demo model drew, on the right the same with the",
+    "adapter that you have just trained.",
+    "",
+    "To train on your own pictures:",
+    "  1. put them in a folder, with a .txt file of the same name beside each, or think of a trigger word",
+    "  2. simpletuner configure      asks a few questions and writes config/config.json",
+    "  3. ./train.sh",
+)
+_NEXT = (
+    "Load it in diffusers with: pipeline.load_lora_weights(...); the model card shows the whole example.",
+    "Train longer by raising max_train_steps and starting again: it goes on from the last checkpoint.",
+)

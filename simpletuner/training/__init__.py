@@ -1,0 +1,1 @@
+"""How weights change: objective, optimizer, schedule, loop, checkpoints, validation, publishing."""

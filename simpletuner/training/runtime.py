@@ -1,0 +1,107 @@
+"""The one place that knows accelerate: device, processes, precision of arithmetic, gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from simpletuner.models.family import Compute
+from simpletuner.seeds import derive
+
+if TYPE_CHECKING:
+    import torch
+    from accelerate import Accelerator
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how this process computes."""
+
+    accelerator: Accelerator
+    compute: Compute
+    seed: int
+
+    @staticmethod
+    def start(mixed_precision: Literal["no", "bf16"], seed: int) -> Runtime:
+        """Pick the device and set up arithmetic."""
+        import torch
+        from accelerate import Accelerator
+
+        accelerator = Accelerator(mixed_precision=mixed_precision)
+        dtype = torch.bfloat16 if mixed_precision == "bf16" else torch.float32
+        return Runtime(accelerator, Compute(accelerator.device, dtype), seed)
+
+    @property
+    def device(self) -> torch.device:
+        """The device of this process."""
+        return self.compute.device
+
+    @property
+    def processes(self) -> int:
+        """How many processes train together."""
+        return int(self.accelerator.num_processes)
+
+    @property
+    def rank(self) -> int:
+        """The number of this process."""
+        return int(self.accelerator.process_index)
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process writes the files."""
+        return bool(self.accelerator.is_main_process)
+
+    def generator(self, purpose: str, *numbers: int | str) -> torch.Generator:
+        """A generator for exactly one draw; the same on every device, so it lives on the CPU."""
+        return generator(self.seed, purpose, *numbers)
+
+    def reseed(self, purpose: str, *numbers: int | str) -> None:
+        """Fix what draws without a generator of its own, such as dropout, for the next piece of work."""
+        import torch
+
+        torch.manual_seed(derive(self.seed, purpose, *numbers))
+
+    def prepare(self, module: nn.Module, optimizer: Optimizer) -> Optimizer:
+        """Move the network to the device and let accelerate take the optimizer."""
+        module.to(self.device)
+        prepared: Optimizer = self.accelerator.prepare(optimizer)
+        return prepared
+
+    def autocast(self) -> AbstractContextManager[Any]:
+        """Arithmetic in the mixed precision of the run."""
+        context: AbstractContextManager[Any] = self.accelerator.autocast()
+        return context
+
+    def backward(self, loss: Tensor) -> None:
+        """Add the gradients of `loss`."""
+        self.accelerator.backward(loss)
+
+    def clip(self, parameters: Iterable[nn.Parameter], limit: float, method: Literal["value", "norm"]) -> float:
+        """Limit the gradients, by their common norm or each by itself; returns the norm before."""
+        import torch
+
+        gradients = list(parameters)
+        if method == "norm" and limit > 0:
+            return float(self.accelerator.clip_grad_norm_(gradients, limit))
+        norm = torch.nn.utils.get_total_norm([one.grad for one in gradients if one.grad is not None])
+        if limit > 0:
+            self.accelerator.clip_grad_value_(gradients, limit)
+        return float(norm)
+
+    def release(self) -> None:
+        """Give memory that nobody holds any more back to the device."""
+        import torch
+
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+
+def generator(seed: int, purpose: str, *numbers: int | str) -> torch.Generator:
+    """A CPU generator seeded for one purpose and these numbers."""
+    import torch
+
+    return torch.Generator().manual_seed(derive(seed, purpose, *numbers))

@@ -1,0 +1,255 @@
+"""The loop: take a batch, ask the network, compare, step; checkpoint and validate on the way."""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simpletuner.errors import CheckpointError, DoesNotFit, TrainingError
+from simpletuner.models.adapters import lora
+from simpletuner.progress import CheckpointSaved, Notice, Reporter, StepDone, TrainingStarted
+from simpletuner.training import checkpoint, objective
+from simpletuner.training.batches import Batch, Batches
+from simpletuner.training.checkpoint import Checkpoints
+from simpletuner.training.runtime import Runtime
+from simpletuner.training.schedules import LearningRate
+from simpletuner.training.validation import Validation
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
+    from simpletuner.models.family import Denoiser
+    from simpletuner.models.tread import TokenRouter
+    from simpletuner.training.options import Objective, Optimization
+
+RESOLVED_CONFIG = "simpletuner_config.json"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long a run is, and when it does what besides training."""
+
+    total_steps: int
+    epochs: int
+    accumulation: int
+    checkpoint_every: int
+    validate_every: int
+
+
+@dataclass
+class TrainState:
+    """The only thing that changes while training besides weights and optimizer."""
+
+    step: int = 0
+    """Optimizer steps made so far."""
+
+
+@dataclass(frozen=True)
+class Trainer:
+    """Everything one training run needs; `fit` runs it."""
+
+    objective: Objective
+    optimization: Optimization
+    schedule: Schedule
+    learning_rate: LearningRate
+    denoiser: Denoiser
+    optimizer: Optimizer
+    batches: Batches
+    validation: Validation
+    checkpoints: Checkpoints
+    runtime: Runtime
+    reporter: Reporter
+    shift: Callable[[int, int], float]
+    """The noise shift for latents of a height and width."""
+    levers: tuple[str, ...] = ()
+    """Options that would save memory and are not used, cheapest first."""
+    router: TokenRouter | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    resolved_config: str = "{}"
+    state: TrainState = field(default_factory=TrainState)
+
+    def fit(self, resume_from: Path | None) -> Path:
+        """Train to the last step; returns the path of the trained adapter."""
+        if resume_from is not None:
+            self._restore(resume_from)
+        parameters = lora.trainable(self.denoiser.module)
+        count = sum(parameter.numel() for parameter in parameters.values())
+        self.reporter.report(TrainingStarted(self.state.step, self.schedule.total_steps, self.schedule.epochs, count))
+        self.validation.draw_base(self.denoiser)
+        self.denoiser.module.train()
+        begun = self.state.step
+        batches = self._remaining()
+        while self.state.step < self.schedule.total_steps:
+            self._train_step(batches, list(parameters.values()))
+            self._after_step()
+        if self.state.step > begun:
+            self._save_checkpoint(unless_saved=True)
+            self._validate(unless_drawn=True)
+        return self._save_adapter()
+
+    def _remaining(self) -> Iterator[Batch]:
+        each = self.schedule.accumulation
+        return self.batches.ahead(range(self.state.step * each, self.schedule.total_steps * each))
+
+    def _train_step(self, batches: Iterator[Batch], parameters: list[nn.Parameter]) -> None:
+        started = time.perf_counter()
+        losses, samples, epoch, regularised = [], 0, 0, 0
+        for _ in range(self.schedule.accumulation):
+            batch = next(batches)
+            losses.append(self._accumulate(batch))
+            samples += len(batch.samples)
+            epoch = batch.epoch
+            regularised += batch.regularise
+        rate = self.learning_rate.at(self.state.step)
+        norm = self._update(parameters, rate)
+        self.state.step += 1
+        metrics = {"regularisation_share": regularised / len(losses)} if regularised else {}
+        self.reporter.report(
+            StepDone(
+                step=self.state.step,
+                total_steps=self.schedule.total_steps,
+                epoch=epoch + 1,
+                loss=sum(losses) / len(losses),
+                learning_rate=rate,
+                gradient_norm=norm,
+                seconds=time.perf_counter() - started,
+                samples=samples,
+                metrics=metrics,
+            )
+        )
+
+    def _accumulate(self, batch: Batch) -> float:
+        with self._fits_memory():
+            self.runtime.reseed("dropout", batch.number)
+            with self._routed(batch):
+                loss = self.loss(batch)
+                self.runtime.backward(loss / self.schedule.accumulation)
+        value = float(loss.detach())
+        if not math.isfinite(value):
+            raise TrainingError(self._not_finite("loss", batch))
+        return value
+
+    def loss(self, batch: Batch) -> Tensor:
+        """The mean loss of a batch; for regularisation data the target is the frozen base's own answer."""
+        import torch
+
+        device = self.runtime.device
+        image, noise = batch.latents.to(device), batch.noise.to(device)
+        sigma = self._sigma(batch).to(device)
+        noisy = objective.noised(image, noise, sigma)
+        conditioning = {name: tensor.to(device) for name, tensor in batch.conditioning.items()}
+        guidance = self._guidance(batch).to(device) if self.denoiser.uses_guidance else None
+        target = objective.velocity(image, noise)
+        with self.runtime.autocast():
+            if batch.regularise:
+                with torch.no_grad(), self.denoiser.without_adapter():
+                    target = self.denoiser.predict(noisy, sigma, conditioning, guidance)
+            prediction = self.denoiser.predict(noisy, sigma, conditioning, guidance)
+        return objective.squared_error(prediction, target).mean()
+
+    def _sigma(self, batch: Batch) -> Tensor:
+        plain = objective.logit_normal(batch.normal, self.objective.flow_sigmoid_scale)
+        height, width = batch.latents.shape[-2:]
+        return objective.shifted(plain, self.shift(height, width))
+
+    def _guidance(self, batch: Batch) -> Tensor:
+        import torch
+
+        options = self.objective
+        if options.flux_guidance_mode == "constant":
+            return torch.full_like(batch.uniform, options.flux_guidance_value)
+        return options.flux_guidance_min + (options.flux_guidance_max - options.flux_guidance_min) * batch.uniform
+
+    def _routed(self, batch: Batch) -> AbstractContextManager[None]:
+        if self.router is None:
+            return nullcontext()
+        return self.router.step(lambda: self.runtime.generator("tread", batch.number))
+
+    def _update(self, parameters: list[nn.Parameter], rate: float) -> float:
+        norm = self.runtime.clip(parameters, self.optimization.max_grad_norm, self.optimization.grad_clip_method)
+        if not math.isfinite(norm):
+            raise TrainingError(self._not_finite("gradient", None))
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate
+        self.runtime.reseed("rounding", self.state.step)
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return norm
+
+    def _after_step(self) -> None:
+        if self.schedule.checkpoint_every and self.state.step % self.schedule.checkpoint_every == 0:
+            self._save_checkpoint()
+        if self.schedule.validate_every and self.state.step % self.schedule.validate_every == 0:
+            self._validate()
+
+    def _validate(self, unless_drawn: bool = False) -> None:
+        every = self.schedule.validate_every
+        if not (unless_drawn and every and self.state.step % every == 0):
+            self.validation.draw(self.denoiser, self.state.step)
+
+    def _save_checkpoint(self, unless_saved: bool = False) -> None:
+        every = self.schedule.checkpoint_every
+        if unless_saved and every and self.state.step % every == 0:
+            return
+        files = {
+            lora.FILE_NAME: self._adapter_file(),
+            "optimizer.safetensors": checkpoint.encode_state(self.optimizer.state_dict()),
+            checkpoint.STATE: json.dumps({"global_step": self.state.step, "seed": self.runtime.seed}).encode(),
+            RESOLVED_CONFIG: self.resolved_config.encode(),
+        }
+        path = self.checkpoints.save(self.state.step, files)
+        self.reporter.report(CheckpointSaved(self.state.step, str(path)))
+
+    def _save_adapter(self) -> Path:
+        path = self.checkpoints.folder / lora.FILE_NAME
+        checkpoint.write_whole(path, self._adapter_file())
+        return path
+
+    def _adapter_file(self) -> bytes:
+        metadata = {**self.metadata, "global_step": str(self.state.step)}
+        return lora.encode_file(self.denoiser.module, metadata)
+
+    def _restore(self, path: Path) -> None:
+        state = json.loads(checkpoint.read(path, checkpoint.STATE))
+        if state["seed"] != self.runtime.seed:
+            raise CheckpointError(
+                f"'{path}' was made with seed {state['seed']}, this run has {self.runtime.seed}: the order of the data "
+                f"would not go on where it stopped. Set seed to {state['seed']}, or resume_from_checkpoint to none."
+            )
+        lora.load_adapter_state(self.denoiser.module, lora.decode_file(checkpoint.read(path, lora.FILE_NAME)))
+        self.optimizer.load_state_dict(checkpoint.decode_state(checkpoint.read(path, "optimizer.safetensors")))
+        self.state.step = int(state["global_step"])
+        self.reporter.report(Notice(f"resumed from {path.name}"))
+
+    def _not_finite(self, what: str, batch: Batch | None) -> str:
+        where = f"; the images were {', '.join(batch.keys)} of data set '{batch.dataset}'" if batch else ""
+        return (
+            f"the {what} of step {self.state.step + 1} is not a finite number{where}. Lower learning_rate, or set "
+            f"mixed_precision to bf16 or no; the last checkpoint is unharmed."
+        )
+
+    def _fits_memory(self) -> AbstractContextManager[None]:
+        return _OutOfMemory(self.levers)
+
+
+class _OutOfMemory(AbstractContextManager[None]):
+    """Says which options would have helped when the device runs out of memory."""
+
+    def __init__(self, levers: tuple[str, ...]) -> None:
+        self._levers = levers
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        import torch
+
+        if isinstance(error, torch.OutOfMemoryError):
+            advice = "; ".join(self._levers) or "a smaller resolution"
+            raise DoesNotFit(f"the device ran out of memory in a training step. What would help: {advice}.") from error
+
+

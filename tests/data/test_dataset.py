@@ -1,0 +1,222 @@
+"""Opening data sets: what takes part, what is left out and said about it, and what cannot be trained on."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from simpletuner.data.images import Unreadable
+from simpletuner.errors import DataError
+from simpletuner.progress import DatasetReady, Recorded
+
+from .folders import folder, opened, save
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    return folder(tmp_path / "pictures", {"red_cat.jpg": (96, 64), "dog.png": (64, 64), "fox.png": (256, 64)})
+
+
+def test_a_data_set_has_a_record_for_each_image(pictures: Path, tmp_path: Path) -> None:
+    (found,) = opened({"id": "a", "instance_data_dir": str(pictures), "repeats": 2}, cache=tmp_path)
+    assert [(record.key, record.captions) for record in found.records] == [
+        ("dog.png", ("dog",)), ("fox.png", ("fox",)), ("red_cat.jpg", ("red cat",)),
+    ]  # fmt: skip
+    assert all(len(record.digest) == 32 for record in found.records)
+    assert (found.repeats, found.probability, found.batch_size, found.regularise) == (2, 1.0, 2, False)
+
+
+def test_the_pixels_of_a_record_have_the_size_of_its_bucket(pictures: Path, tmp_path: Path) -> None:
+    (found,) = opened({"id": "a", "instance_data_dir": str(pictures)}, cache=tmp_path)
+    for record in found.records:
+        assert found.image(record).size == record.placement.bucket
+
+
+def test_what_was_found_is_reported(pictures: Path, tmp_path: Path) -> None:
+    reporter = Recorded()
+    opened(
+        {"id": "a", "instance_data_dir": str(pictures), "maximum_aspect_ratio": 2}, cache=tmp_path, reporter=reporter
+    )
+    skip_list = tmp_path / "manifest" / "a.skipped.tsv"
+    (ready,) = (event for event in reporter.events if isinstance(event, DatasetReady))
+    assert ready == DatasetReady("a", 2, 1, 1, str(skip_list))
+    assert skip_list.read_text() == f"{pictures}/fox.png\twider than maximum_aspect_ratio (2)\tit is 256x64\n"
+    assert reporter.texts() == [
+        f"data set 'a': 1 file is left out: 1 wider than maximum_aspect_ratio (2); see {skip_list}"
+    ]
+
+
+def test_buckets_smaller_than_a_batch_are_told_and_used(pictures: Path, tmp_path: Path) -> None:
+    reporter = Recorded()
+    (found,) = opened({"id": "a", "instance_data_dir": str(pictures)}, cache=tmp_path, reporter=reporter)
+    assert sum(found.buckets.values()) == 3
+    assert reporter.texts() == [
+        "data set 'a': 1 of 2 buckets hold fewer images than a batch of 2; their images are repeated to fill it"
+    ]
+
+
+def test_a_skip_list_goes_when_nothing_is_skipped_any_more(pictures: Path, tmp_path: Path) -> None:
+    opened({"id": "a", "instance_data_dir": str(pictures), "maximum_aspect_ratio": 2}, cache=tmp_path)
+    opened({"id": "a", "instance_data_dir": str(pictures)}, cache=tmp_path)
+    assert not (tmp_path / "manifest" / "a.skipped.tsv").exists()
+
+
+def test_two_images_of_the_same_name_are_two_records(tmp_path: Path) -> None:
+    root = folder(tmp_path / "pictures", {"a.png": (64, 64), "a.jpg": (64, 64)})
+    (root / "a.txt").write_text("both")
+    (found,) = opened({"id": "a", "instance_data_dir": str(root), "caption_strategy": "textfile"}, cache=tmp_path)
+    assert [(record.key, record.captions) for record in found.records] == [("a.jpg", ("both",)), ("a.png", ("both",))]
+
+
+def test_a_folder_can_be_listed_several_times_and_is_read_once(pictures: Path, tmp_path: Path) -> None:
+    raw = [{"id": id, "instance_data_dir": str(pictures), "resolution": edge} for id, edge in [("s", 64), ("m", 128)]]
+    reporter = Recorded()
+    small, large = opened(*raw, cache=tmp_path, reporter=reporter)
+    assert [record.digest for record in small.records] == [record.digest for record in large.records]
+    assert sum("reading new images" in str(event) for event in reporter.events) == 1
+
+
+def test_a_changed_setting_takes_effect_over_an_existing_manifest(pictures: Path, tmp_path: Path) -> None:
+    raw = {"id": "a", "instance_data_dir": str(pictures)}
+    (before,) = opened(raw | {"resolution": 64}, cache=tmp_path)
+    (after,) = opened(raw | {"resolution": 128}, cache=tmp_path)
+    assert before.records[0].placement.bucket == (64, 64)
+    assert after.records[0].placement.bucket == (128, 128)
+
+
+def test_a_random_crop_depends_on_seed_data_set_and_image_alone(tmp_path: Path) -> None:
+    root = folder(tmp_path / "pictures", {f"{i}.png": (512, 64) for i in range(8)})
+    raw = {"id": "a", "instance_data_dir": str(root), "crop": True, "crop_style": "random"}
+    (first,) = opened(raw, cache=tmp_path)
+    save(root / "0 new.png", (512, 64))
+    (later,) = opened(raw, cache=tmp_path)
+    (other,) = opened(raw | {"id": "b"}, cache=tmp_path)
+    crops = [record.placement.crop for record in first.records]
+    assert crops == [record.placement.crop for record in later.records if record.key != "0 new.png"]
+    assert len(set(crops)) > 4
+    assert crops != [record.placement.crop for record in other.records if record.key != "0 new.png"]
+
+
+def test_max_num_samples_takes_always_the_same_images(tmp_path: Path) -> None:
+    root = folder(tmp_path / "pictures", {f"{i}.png": (64, 64) for i in range(9)})
+    raw = {"id": "a", "instance_data_dir": str(root), "max_num_samples": 4}
+    (first,), (second,) = opened(raw, cache=tmp_path), opened(raw, cache=tmp_path / "other")
+    assert [record.key for record in first.records] == [record.key for record in second.records]
+    assert len(first.records) == 4
+
+
+def test_a_data_set_of_probability_0_is_not_opened(pictures: Path, tmp_path: Path) -> None:
+    found = opened(
+        {"id": "a", "instance_data_dir": str(pictures)},
+        {"id": "off", "instance_data_dir": "nowhere", "probability": 0},
+        cache=tmp_path,
+    )
+    assert [dataset.id for dataset in found] == ["a"]
+    with pytest.raises(DataError, match="no data set takes part in training: give one of them a probability above 0"):
+        opened({"id": "off", "instance_data_dir": "nowhere", "probability": 0}, cache=tmp_path)
+
+
+def test_every_image_without_a_caption_is_named_in_one_report(tmp_path: Path) -> None:
+    root = folder(tmp_path / "pictures", {f"{i}.png": (64, 64) for i in range(8)})
+    (root / "1.txt").write_text("  \n")
+    (root / "2.txt").write_text("fine")
+    raw = {"id": "a", "instance_data_dir": str(root), "caption_strategy": "textfile"}
+    with pytest.raises(DataError) as error:
+        opened(raw, cache=tmp_path)
+    table = tmp_path / "manifest" / "a.captions.tsv"
+    assert str(error.value).splitlines() == [
+        "data set 'a': 7 of its images have no caption:",
+        f"  {root}/0.png: there is no .txt file of this name",
+        f"  {root}/1.png: its .txt file is empty",
+        f"  {root}/3.png: there is no .txt file of this name",
+        f"  {root}/4.png: there is no .txt file of this name",
+        f"  {root}/5.png: there is no .txt file of this name",
+        f"  and 2 more, see {table}",
+        "Write the captions, take the images away, or choose another caption_strategy.",
+    ]
+    assert len(table.read_text().splitlines()) == 7
+    for i in range(8):
+        (root / f"{i}.txt").write_text("fine")
+    opened(raw, cache=tmp_path)
+    assert not table.exists()
+
+
+def test_an_image_that_is_left_out_needs_no_caption(tmp_path: Path) -> None:
+    root = folder(tmp_path / "pictures", {"large.png": (128, 128), "small.png": (32, 32)})
+    (root / "large.txt").write_text("fine")
+    raw = {"id": "a", "instance_data_dir": str(root), "caption_strategy": "textfile", "minimum_image_size": 64}
+    (found,) = opened(raw, cache=tmp_path)
+    assert len(found.records) == 1
+
+
+def test_a_file_name_that_says_nothing_is_no_caption(tmp_path: Path) -> None:
+    root = folder(tmp_path / "pictures", {"_.png": (64, 64)})
+    with pytest.raises(DataError, match="1 of its images has no caption:\n.*caption_strategy filename gives no text"):
+        opened({"id": "a", "instance_data_dir": str(root)}, cache=tmp_path)
+
+
+def test_an_empty_folder_is_told_with_its_path(tmp_path: Path) -> None:
+    (tmp_path / "pictures").mkdir()
+    with pytest.raises(DataError) as error:
+        opened({"id": "a", "instance_data_dir": str(tmp_path / "pictures")}, cache=tmp_path)
+    assert str(error.value) == (
+        f"data set 'a' has no images: there is none in {tmp_path}/pictures. "
+        f"Put images there, or change instance_data_dir."
+    )
+
+
+def test_a_data_set_that_loses_all_its_images_tells_how_many_and_why(tmp_path: Path) -> None:
+    root = folder(tmp_path / "pictures", {f"{i}.png": (32, 32) for i in range(3)})
+    raw = {"id": "a", "instance_data_dir": str(root), "minimum_image_size": 64}
+    skip_list = tmp_path / "manifest" / "a.skipped.tsv"
+    with pytest.raises(DataError) as error:
+        opened(raw, cache=tmp_path)
+    assert str(error.value) == (
+        f"data set 'a' has no images: all 3 are smaller than minimum_image_size (64 px). "
+        f"Change or remove minimum_image_size; the files are listed in {skip_list}."
+    )
+    (root / "empty.png").touch()
+    with pytest.raises(DataError) as error:
+        opened(raw, cache=tmp_path)
+    assert str(error.value).startswith(
+        "data set 'a' has no images: 3 are smaller than minimum_image_size (64 px), 1 are not readable as an image. "
+    )
+
+
+def damaged(root: Path) -> Path:
+    """A picture with a whole head and half a body."""
+    path = root / "damaged.jpg"
+    save(path, (512, 512), seed=7)
+    path.write_bytes(path.read_bytes()[:2000])
+    return path
+
+
+def test_an_image_that_turns_out_to_be_damaged_is_named_and_stays_out(pictures: Path, tmp_path: Path) -> None:
+    path = damaged(pictures)
+    raw = {"id": "a", "instance_data_dir": str(pictures)}
+    (found,) = opened(raw, cache=tmp_path)
+    (record,) = (record for record in found.records if record.key == "damaged.jpg")
+    with pytest.raises(Unreadable, match=f"^{path}: it is damaged"):
+        found.image(record)
+    reporter = Recorded()
+    left = found.without({"damaged.jpg": "it is damaged"}, reporter)
+    assert len(left.records) == 3
+    assert "1 more file is left out: damaged" in reporter.texts()[0]
+    assert "damaged.jpg\tnot readable as an image\tit is damaged" in (tmp_path / "manifest/a.skipped.tsv").read_text()
+    (again,) = opened(raw, cache=tmp_path)
+    assert len(again.records) == 3
+    save(path)
+    (mended,) = opened(raw, cache=tmp_path)
+    assert len(mended.records) == 4
+
+
+def test_pixels_do_not_depend_on_what_else_is_in_the_data_set(pictures: Path, tmp_path: Path) -> None:
+    (found,) = opened({"id": "a", "instance_data_dir": str(pictures)}, cache=tmp_path)
+    save(pictures / "zebra.png", (640, 640), seed=5)
+    (later,) = opened({"id": "a", "instance_data_dir": str(pictures)}, cache=tmp_path)
+    assert np.array_equal(found.image(found.records[0]), later.image(later.records[0]))
+
+
+def test_an_id_may_hold_what_a_file_name_may_not(pictures: Path, tmp_path: Path) -> None:
+    opened({"id": "../a/b", "instance_data_dir": str(pictures)}, cache=tmp_path / "cache")
+    assert [path.parent for path in tmp_path.rglob("*.parquet")] == [tmp_path / "cache" / "manifest"]

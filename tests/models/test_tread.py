@@ -1,0 +1,84 @@
+"""The facts that make token routing trustworthy, on a tiny Flux."""
+
+import pytest
+import torch
+
+import tiny
+from simpletuner.models.tread import Route, TokenRouter
+
+ROUTES = [[Route(1, -2, 0.5)], [Route(0, 1, 0.25), Route(3, 6, 0.75)], [Route(4, -1, 0.5)]]
+
+
+def seeded():
+    return torch.Generator().manual_seed(1)
+
+
+def predict(denoiser):
+    return denoiser.predict(**tiny.inputs())
+
+
+def test_the_router_is_idle_outside_a_step():
+    denoiser = tiny.denoiser()
+    plain = predict(denoiser)
+    TokenRouter(denoiser.blocks, [Route(1, -2, 0.5)])
+    assert torch.equal(predict(denoiser), plain)
+
+
+def test_a_ratio_of_zero_changes_nothing():
+    denoiser = tiny.denoiser()
+    plain = predict(denoiser)
+    with TokenRouter(denoiser.blocks, [Route(1, -2, 0.0)]).step(seeded):
+        assert torch.equal(predict(denoiser), plain)
+
+
+@pytest.mark.parametrize("routes", ROUTES)
+def test_routed_tokens_skip_the_blocks_of_their_route(routes):
+    denoiser, lengths = tiny.denoiser(), []
+    for block in denoiser.blocks:
+        block.register_forward_pre_hook(
+            lambda block, args, given: lengths.append(given["hidden_states"].shape[1]), with_kwargs=True
+        )
+    router = TokenRouter(denoiser.blocks, routes)
+    lengths.clear()
+    for block in denoiser.blocks:  # a second probe that sees what the router hands on
+        block.register_forward_pre_hook(
+            lambda block, args, given: lengths.append(given["hidden_states"].shape[1]), with_kwargs=True
+        )
+    with router.step(seeded):
+        predict(denoiser)
+    seen = lengths[1::2]
+    inside = {number: route.ratio for route in routes for number in route.span(8)}
+    assert seen == [24 - round(24 * inside.get(number, 0.0)) for number in range(8)]
+
+
+@pytest.mark.parametrize("routes", ROUTES)
+def test_gradient_checkpointing_sees_the_same_tokens(routes):
+    def gradients(checkpointing):
+        denoiser = tiny.denoiser()
+        denoiser.module.requires_grad_(True)
+        denoiser.module.train()
+        if checkpointing:
+            denoiser.module.enable_gradient_checkpointing()
+        with TokenRouter(denoiser.blocks, routes).step(seeded):
+            predict(denoiser).square().mean().backward()
+        return {name: one.grad for name, one in denoiser.module.named_parameters() if one.grad is not None}
+
+    plain, checkpointed = gradients(False), gradients(True)
+    assert plain.keys() == checkpointed.keys() and len(plain) > 100
+    for name, gradient in plain.items():
+        torch.testing.assert_close(checkpointed[name], gradient)
+
+
+def test_a_teacher_and_a_student_in_one_step_keep_the_same_tokens():
+    denoiser = tiny.denoiser()
+    with TokenRouter(denoiser.blocks, [Route(1, -2, 0.5)]).step(seeded):
+        assert torch.equal(predict(denoiser), predict(denoiser))
+
+
+def test_another_generator_keeps_other_tokens():
+    denoiser = tiny.denoiser()
+    router = TokenRouter(denoiser.blocks, [Route(1, -2, 0.5)])
+    with router.step(seeded):
+        first = predict(denoiser)
+    with router.step(lambda: torch.Generator().manual_seed(2)):
+        assert not torch.equal(predict(denoiser), first)
