@@ -137,7 +137,7 @@ def read(path: Path, words: Sequence[str] = (), *, environment: Mapping[str, str
     except ValidationError as error:
         raise ConfigError(str(path), _unique([*found, *problems(error, OWNER, _place), *_partly(nested)])) from None
     unserved = [Problem(*one) for name in SECTIONS for one in refusals(config.__dict__[name])]
-    together = [*unserved, *rules.check(config), *(plan.check_entries(entries, config.data_defaults) if entries else ())]
+    together = [*unserved, *rules.check(config), *_data_rules(entries, wrong, config.data_defaults)]
     if found:
         raise ConfigError(str(path), _unique([*found, *together]))
     for name in SECTIONS:
@@ -240,6 +240,10 @@ def _data_file(
     entries, found = plan.read_entries(files.filled(raw, environment, missing), placeholders=placeholders)
     found += [Problem(f"{place.name} › {{env:{name}}}", "this environment variable is not set") for name in missing]
     return entries, found
+
+
+def _data_rules(entries: Sequence[DataEntry], wrong: Sequence[Problem], defaults: DataDefaults) -> list[Problem]:
+    return plan.check_entries(entries, defaults, complete=not wrong) if entries else []
 
 
 def _prompt_library(flat: dict[str, Any], path: Path, folder: Path) -> list[Problem]:

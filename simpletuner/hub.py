@@ -9,7 +9,9 @@ def reachable(repository: str, revision: str | None) -> str | None:
     from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
 
     try:
-        HfApi().auth_check(repository) if revision is None else HfApi().model_info(repository, revision=revision, timeout=3)
+        HfApi().auth_check(repository) if revision is None else HfApi().model_info(
+            repository, revision=revision, timeout=3
+        )
     except GatedRepoError:
         return f"{repository} is gated: accept its licence on its page on the Hub, and set HF_TOKEN"
     except RepositoryNotFoundError:

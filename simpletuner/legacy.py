@@ -1,6 +1,154 @@
-"""PROVISIONAL by the architect."""
-ENVIRONMENT_NAMES: dict[str, str] = {}
+"""Keys of older configs: what they are called now, and which ones mean nothing any more or nothing for FLUX."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+
+RENAMED: Mapping[str, str] = {
+    "save_total_limit": "checkpoints_total_limit",
+    "validation_steps": "validation_step_interval",
+    "checkpointing_steps": "checkpoint_step_interval",
+    "fused_qkv_projections": "fuse_qkv_projections",
+    "hub_model_name": "hub_model_id",
+    "user_prompt_library_path": "user_prompt_library",
+    "prompt_library": "user_prompt_library",
+}
+"""Keys that only have another name now."""
+
+INVERTED: Mapping[str, str] = {
+    "vae_cache_preprocess": "vae_cache_ondemand",
+    "ignore_final_epochs": "strict_epoch_limit",
+}
+"""Keys whose opposite is asked for now."""
+
+OBSOLETE = frozenset(
+    {
+        "aspect_ratio_bucketing",
+        "aspect_ratio_bucketing_min",
+        "aspect_ratio_bucketing_max",
+        "repeats",
+        "ez_model_type",
+        "disabled_fields",
+        "active_tab",
+        "accelerate_visible_devices",
+    }
+)
+"""Keys that have no meaning any more."""
+
+_FOREIGN = re.compile(
+    "|".join(
+        (
+            "pretrained_unet_model_name_or_path|pretrained_unet_subfolder|pretrained_gemma_model_name_or_path",
+            "qwen_text_encoder_model_name_or_path|pretrained_grounding_model_name_or_path",
+            "vae_enable_patch_conv|vae_enable_temporal_roll|audio_.+|framerate|validation_num_video_frames|diff2flow_.+",
+            "freeze_encoder(_before|_after|_strategy)?|layer_freeze_strategy|save_text_encoder|data_aesthetic_score",
+            "enable_watermark|refiner_training.*|hidream_.+|sd3_.+_uncond_behaviour|sdxl_refiner_uses_full_range",
+            "wan_force_2_1_time_embedding|(crepa|irepa|urepa|nextlat|layersync|twinflow|xm|internal_guidance)_(?!enabled$).+",
+            "(irepa|urepa)_enabled|enable_chunked_feed_forward|feed_forward_chunk_size|video_.+|ltx_.+|wan_.+|sana_.+",
+            "enable_xformers_memory_efficient_attention|use_8bit_adam|non_ema_revision|webhook_.+_legacy",
+        )
+    )
+)
+"""Keys that belong to other models or to experiments, and do nothing for FLUX."""
+
+ENVIRONMENT_NAMES: Mapping[str, str] = {
+    "MODEL_TYPE": "model_type",
+    "MODEL_FAMILY": "model_family",
+    "MODEL_FLAVOUR": "model_flavour",
+    "MODEL_NAME": "pretrained_model_name_or_path",
+    "OUTPUT_DIR": "output_dir",
+    "DATALOADER_CONFIG": "data_backend_config",
+    "TRAINING_SEED": "seed",
+    "RESUME_CHECKPOINT": "resume_from_checkpoint",
+    "TRAINING_NUM_PROCESSES": "num_processes",
+    "TRAINING_NUM_MACHINES": "num_machines",
+    "TRAINING_DYNAMO_BACKEND": "dynamo_backend",
+    "MIXED_PRECISION": "mixed_precision",
+    "MAX_NUM_STEPS": "max_train_steps",
+    "NUM_EPOCHS": "num_train_epochs",
+    "TRAIN_BATCH_SIZE": "train_batch_size",
+    "GRADIENT_ACCUMULATION_STEPS": "gradient_accumulation_steps",
+    "USE_GRADIENT_CHECKPOINTING": "gradient_checkpointing",
+    "LEARNING_RATE": "learning_rate",
+    "LR_SCHEDULE": "lr_scheduler",
+    "LR_SCHEDULER": "lr_scheduler",
+    "LR_WARMUP_STEPS": "lr_warmup_steps",
+    "LR_END": "lr_end",
+    "OPTIMIZER": "optimizer",
+    "LORA_TYPE": "lora_type",
+    "LORA_RANK": "lora_rank",
+    "LORA_ALPHA": "lora_alpha",
+    "USE_DORA": "use_dora",
+    "USE_EMA": "use_ema",
+    "EMA_DECAY": "ema_decay",
+    "FLUX_LORA_TARGET": "flux_lora_target",
+    "FLUX_GUIDANCE_VALUE": "flux_guidance_value",
+    "FLUX_GUIDANCE_MODE": "flux_guidance_mode",
+    "CAPTION_DROPOUT_PROBABILITY": "caption_dropout_probability",
+    "RESOLUTION": "resolution",
+    "RESOLUTION_TYPE": "resolution_type",
+    "MINIMUM_RESOLUTION": "minimum_image_size",
+    "ASPECT_BUCKET_ROUNDING": "aspect_bucket_rounding",
+    "INSTANCE_PROMPT": "instance_prompt",
+    "CHECKPOINTING_STEPS": "checkpoint_step_interval",
+    "CHECKPOINTING_LIMIT": "checkpoints_total_limit",
+    "VALIDATION_PROMPT": "validation_prompt",
+    "VALIDATION_NEGATIVE_PROMPT": "validation_negative_prompt",
+    "VALIDATION_STEPS": "validation_step_interval",
+    "VALIDATION_SEED": "validation_seed",
+    "VALIDATION_RESOLUTION": "validation_resolution",
+    "VALIDATION_GUIDANCE": "validation_guidance",
+    "VALIDATION_GUIDANCE_REAL": "validation_guidance_real",
+    "VALIDATION_NUM_INFERENCE_STEPS": "validation_num_inference_steps",
+    "PUSH_TO_HUB": "push_to_hub",
+    "PUSH_CHECKPOINTS": "push_checkpoints_to_hub",
+    "HUB_MODEL_NAME": "hub_model_id",
+    "TRACKER_PROJECT_NAME": "tracker_project_name",
+    "TRACKER_RUN_NAME": "tracker_run_name",
+    "REPORT_TO": "report_to",
+    "ATTENTION_MECHANISM": "attention_mechanism",
+    "BASE_MODEL_PRECISION": "base_model_precision",
+}
+"""Shell variables of a config.env, and the options they stand for."""
 
 
-def modernise(flat):
-    return dict(flat), []
+def modernise(flat: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
+    """Today's keys for those of older configs, and what there is to say about it."""
+    modern: dict[str, object] = {}
+    notices: list[str] = []
+    for key, value in flat.items():
+        for rule in (_renamed, _inverted, _dropped):
+            told = rule(key, value)
+            if told is not None:
+                found, said = told
+                modern |= {name: one for name, one in found.items() if name not in flat}
+                notices.append(said)
+                break
+        else:
+            modern[key] = value
+    return modern, notices
+
+
+Told = tuple[Mapping[str, object], str]
+
+
+def _renamed(key: str, value: object) -> Told | None:
+    if key not in RENAMED:
+        return None
+    return {RENAMED[key]: value}, f"{key} is called {RENAMED[key]} now"
+
+
+def _inverted(key: str, value: object) -> Told | None:
+    if key not in INVERTED:
+        return None
+    opposite = str(value).strip().lower() in {"false", "0", "no", "off"}
+    return {INVERTED[key]: opposite}, f"{key} is the opposite of {INVERTED[key]} now, which is set to {opposite}"
+
+
+def _dropped(key: str, value: object) -> Told | None:
+    if key in OBSOLETE:
+        return {}, f"{key} has no meaning any more and is ignored"
+    if _FOREIGN.fullmatch(key):
+        return {}, f"{key} has no effect on FLUX and is ignored"
+    return None

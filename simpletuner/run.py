@@ -16,8 +16,9 @@ from simpletuner.caching.prompts import PromptCache
 from simpletuner.caching.tensors import TensorCache
 from simpletuner.config import RunConfig
 from simpletuner.data.dataset import Dataset, open_all
+from simpletuner.data.plan import captions_folder, latents_folder
 from simpletuner.data.sampler import Order
-from simpletuner.data.sources import DataBackend, TextEmbeds
+from simpletuner.data.sources import DataBackend
 from simpletuner.errors import CheckpointError, PublishError
 from simpletuner.models.adapters import lora
 from simpletuner.models.adapters.presets import PRESETS
@@ -31,6 +32,7 @@ from simpletuner.training import card, checkpoint, optimizers, prompts, publish
 from simpletuner.training.batches import Batches
 from simpletuner.training.checkpoint import Checkpoints
 from simpletuner.training.metadata import modelspec
+from simpletuner.training.prompts import Shot
 from simpletuner.training.runtime import Runtime
 from simpletuner.training.schedules import LearningRate
 from simpletuner.training.trackers import Identity, open_tracker
@@ -89,7 +91,7 @@ class Prepared:
     datasets: tuple[Dataset, ...]
     latents: LatentCache
     prompts: PromptCache
-    shots: tuple[prompts.Shot, ...]
+    shots: tuple[Shot, ...]
     weights: Weights
 
 
@@ -101,7 +103,8 @@ def prepare(config: RunConfig, runtime: Runtime, reporter: Reporter) -> Prepared
         config.data_defaults,
         train_batch_size=config.duration.train_batch_size,
         cache=_cache_folder(config),
-        seed=runtime.seed,
+        # Without a seed of its own, a run keeps the crops of the run before, and with them the cache.
+        seed=config.run.seed or 0,
         reporter=reporter,
     )
     shots = () if config.validation.validation_disable else prompts.shots(config.validation, runtime.seed)
@@ -117,18 +120,19 @@ def _encode_prompts(
     family: Family,
     weights: Weights,
     datasets: Sequence[Dataset],
-    shots: Sequence[prompts.Shot],
+    shots: Sequence[Shot],
     runtime: Runtime,
     reporter: Reporter,
 ) -> PromptCache:
     precisions = (config.precision.text_encoder_1_precision, config.precision.text_encoder_2_precision)
     length = config.objective.tokenizer_max_length
     recipe = f"{family.text_recipe(weights, precisions, length)}/{runtime.compute.dtype}"
-    stores = {name: TensorCache(LocalStore(folder), recipe) for name, folder in text_folders(config).items()}
-    wanted: list[tuple[TensorCache, list[str]]] = [(stores[""], ["", *prompts.texts(config.validation, shots)])]
+    folder = partial(captions_folder, entries=config.data, defaults=config.data_defaults, cache=_cache_folder(config))
+    usual = TensorCache(LocalStore(folder(datasets[0].options)), recipe)
+    wanted: list[tuple[TensorCache, list[str]]] = [(usual, ["", *prompts.texts(config.validation, shots)])]
     for dataset in datasets:
         captions = sorted({caption for record in dataset.records for caption in record.captions})
-        wanted.append((stores[dataset.options.text_embeds or ""], captions))
+        wanted.append((TensorCache(LocalStore(folder(dataset.options)), recipe), captions))
     cache = PromptCache()
     encoder = partial(family.text_encoder, weights, precisions, length, runtime.compute)
     cache.fill(wanted, encoder, config.data_defaults.text_encoder_batch_size, reporter)
@@ -145,9 +149,8 @@ def _encode_images(
 ) -> tuple[LatentCache, tuple[Dataset, ...]]:
     compute = _codec_compute(config, runtime)
     recipe = f"{family.latent_recipe(weights)}/{compute.dtype}"
-    cache = LatentCache(
-        {dataset.id: TensorCache(LocalStore(latent_folder(config, dataset)), recipe) for dataset in datasets}
-    )
+    folder = partial(latents_folder, entries=config.data, defaults=config.data_defaults, cache=_cache_folder(config))
+    cache = LatentCache({dataset.id: TensorCache(LocalStore(folder(dataset.options)), recipe) for dataset in datasets})
     codec = partial(
         family.codec,
         weights,
@@ -201,7 +204,7 @@ def build_trainer(
 def _assembly(config: RunConfig, runtime: Runtime) -> Assembly:
     adapter = config.adapter
     explicit = adapter.peft_lora_target_modules or ()
-    preset = PRESETS[adapter.flux_lora_target] if adapter.flux_lora_target in PRESETS else ()
+    preset = PRESETS.get(adapter.flux_lora_target, ())
     tread = config.routing.tread_config
     routes = tread.routes if tread else ()
     return Assembly(
@@ -318,9 +321,7 @@ def _triggers(config: RunConfig) -> list[str]:
     return list(dict.fromkeys([*config.data_defaults.instance_prompt, *own]))
 
 
-def _finish(
-    config: RunConfig, prepared: Prepared, trainer: Trainer, adapter: Path, reporter: Reporter
-) -> Outcome:
+def _finish(config: RunConfig, prepared: Prepared, trainer: Trainer, adapter: Path, reporter: Reporter) -> Outcome:
     folder = Path(config.run.output_dir)
     sheet = trainer.validation.sheet_path
     write_whole(folder / CARD, _card(config, prepared, trainer, sheet.exists()).encode())
@@ -419,7 +420,9 @@ def _training_facts(config: RunConfig, trainer: Trainer) -> dict[str, object]:
         "base precision": config.precision.base_model_precision,
         "mixed precision": config.precision.mixed_precision,
         "caption dropout": f"{config.objective.caption_dropout_probability:.0%}",
-        "flow shift": "automatic" if config.objective.flow_schedule_auto_shift else config.objective.flow_schedule_shift,
+        "flow shift": "automatic"
+        if config.objective.flow_schedule_auto_shift
+        else config.objective.flow_schedule_shift,
         "seed": trainer.runtime.seed,
     }
 
@@ -499,17 +502,3 @@ def _codec_compute(config: RunConfig, runtime: Runtime) -> Compute:
 
 def _cache_folder(config: RunConfig) -> Path:
     return Path(config.run.cache_dir) if config.run.cache_dir else Path("cache")
-
-
-def text_folders(config: RunConfig) -> dict[str, Path]:
-    """Where encoded captions are kept, by the id of the text_embeds entry; the empty id is the default one."""
-    usual = config.data_defaults.cache_dir_text or _cache_folder(config) / "text"
-    entries = [one for one in config.data if isinstance(one, TextEmbeds)]
-    folders = {entry.id: entry.cache_dir or usual for entry in entries}
-    default = next((entry.id for entry in entries if entry.default), next(iter(folders), None))
-    return {**folders, "": folders[default] if default else usual}
-
-
-def latent_folder(config: RunConfig, dataset: Dataset) -> Path:
-    """Where the latents of a data set are kept."""
-    return dataset.options.cache_dir_vae or config.data_defaults.cache_dir_vae or _cache_folder(config) / "vae"

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args
+from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic.fields import FieldInfo
@@ -168,7 +168,7 @@ NumberList = Annotated[tuple[float, ...], BeforeValidator(_as_list)]
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """"did you mean 'learning_rate'? ", or nothing when no known name is near."""
+    """A question with the nearest known name, ready to stand in a sentence; empty when none is near."""
     near = get_close_matches(name, list(known), n=1)
     return f"did you mean '{near[0]}'? " if near else ""
 
@@ -182,10 +182,8 @@ def marks(field: FieldInfo) -> Iterator[Any]:
     """Everything that is annotated on an option, inside an optional type too."""
     yield from field.metadata
     for part in get_args(field.annotation):
-        yield from part.__metadata__ if isinstance(part, _ANNOTATED) else ()
-
-
-_ANNOTATED = type(Annotated[int, 0])
+        if get_origin(part) is Annotated:
+            yield from get_args(part)[1:]
 
 
 def refusals(section: Section) -> Iterator[tuple[str, str]]:

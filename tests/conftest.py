@@ -22,3 +22,19 @@ ROOT = Path(__file__).parent.parent
 def root() -> Path:
     """The checkout."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An untrained Flux pipeline in diffusers layout."""
+    import house
+
+    return house.model_folder(tmp_path_factory.mktemp("pipeline") / "model")
+
+
+@pytest.fixture(scope="session")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Ten captioned pictures of 64 pixels."""
+    import house
+
+    return house.draw_pictures(tmp_path_factory.mktemp("pictures") / "images", 10)

@@ -1,4 +1,4 @@
-"""The run on a terminal: a bar for each stage, a line for each thing that matters; plain lines where there is no terminal."""
+"""The run on a terminal: a bar for each stage, a line for each thing that matters; plain lines into a file."""
 
 from __future__ import annotations
 

@@ -53,21 +53,37 @@ class Dataset:
         return images.apply(image, record.placement)
 
     def without(self, damaged: Mapping[str, str], reporter: Reporter) -> Dataset:
-        """The data set without images that could not be decoded (key to reason); they stay out until they change."""
+        """The data set without images that could not be decoded; they stay out of it until their files change.
+
+        Args:
+            damaged: The reason for each key; copies of these files go with them.
+            reporter: Told how many images are left out.
+        """
         if not damaged:
             return self
-        skipped = (*self.skipped, *(Skipped(key, _UNREADABLE, reason) for key, reason in damaged.items()))
-        records = [record for record in self.records if record.key not in damaged]
-        dataset = replace(self, records=records, skipped=skipped, manifest=self.manifest.rejecting(dict(damaged)))
-        write_skip_list(_skip_list(self.manifest.path), self.source, skipped)
-        reporter.report(
-            Notice(
-                f"data set '{self.id}': {len(damaged)} more {_files(len(damaged))} left out: damaged, "
-                f"see {_skip_list(self.manifest.path)}"
-            )
+        reasons = self._with_copies(damaged)
+        skipped = (*self.skipped, *(Skipped(key, _UNREADABLE, reason) for key, reason in reasons.items()))
+        dataset = replace(
+            self,
+            records=tuple(record for record in self.records if record.key not in reasons),
+            skipped=skipped,
+            manifest=self.manifest.rejecting(reasons),
         )
+        path = _skip_list(self.manifest.path)
+        write_skip_list(path, self.source, skipped)
+        text = f"{len(reasons)} more {_files(len(reasons))} left out: {_UNREADABLE}; see {path}"
+        reporter.report(Notice(f"data set '{self.id}': {text}"))
         _refuse_empty(dataset)
         return dataset
+
+    def _with_copies(self, damaged: Mapping[str, str]) -> dict[str, str]:
+        """The reasons without the names of the files, for every record with the same bytes as a damaged one."""
+        reasons = {
+            record.digest: damaged[record.key].removeprefix(f"{self.source.name(record.key)}: ")
+            for record in self.records
+            if record.key in damaged
+        }
+        return {record.key: reasons[record.digest] for record in self.records if record.digest in reasons}
 
 
 def open_all(

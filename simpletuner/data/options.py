@@ -101,10 +101,10 @@ class DataDefaults(Section):
     allow_dataset_oversubscription: Annotated[bool, NoEffect(_NO_BUCKET_LOST)] = False
     """Repeats images of buckets that are smaller than a batch."""
 
-    cache_dir_text: Path = Path("cache/text")
-    """Where encoded captions are kept between runs."""
-    cache_dir_vae: Path = Path("cache/vae")
-    """Where encoded images are kept between runs."""
+    cache_dir_text: Path | None = None
+    """Where encoded captions are kept between runs; the folder text in cache_dir unless given."""
+    cache_dir_vae: Path | None = None
+    """Where encoded images are kept between runs; the folder vae in cache_dir unless given."""
     text_encoder_batch_size: int = Field(default=1, ge=1)
     """How many captions are encoded at once while the cache is filled."""
     vae_batch_size: int = Field(default=4, ge=1)

@@ -45,7 +45,7 @@ def check_entries(entries: Sequence[DataEntry], defaults: DataDefaults, *, compl
     Args:
         entries: What `read_entries` gave.
         defaults: What holds where an entry says nothing.
-        complete: Whether all entries could be read. Else nothing is said about entries that may only seem to be missing.
+        complete: Whether all entries could be read; else nothing is said about entries that only seem to be missing.
     """
     return [
         *_ids(entries),
@@ -104,17 +104,18 @@ def caption_rules(entry: DataBackend, defaults: DataDefaults) -> captions.Rules:
     )
 
 
-def captions_folder(entry: DataBackend, entries: Sequence[DataEntry], defaults: DataDefaults) -> Path:
-    """Where the encoded captions of a data set are kept."""
-    caches = [cache for cache in entries if isinstance(cache, TextEmbeds)]
-    chosen = [cache for cache in caches if (cache.id == entry.text_embeds if entry.text_embeds else cache.default)]
-    return next((cache.cache_dir for cache in chosen if cache.cache_dir), defaults.cache_dir_text)
+def captions_folder(entry: DataBackend, entries: Sequence[DataEntry], defaults: DataDefaults, *, cache: Path) -> Path:
+    """Where the encoded captions of a data set are kept; `cache` is the folder for all caches."""
+    caches = [one for one in entries if isinstance(one, TextEmbeds)]
+    chosen = (one for one in caches if (one.id == entry.text_embeds if entry.text_embeds else one.default))
+    own = next(chosen, None)
+    return (own and own.cache_dir) or defaults.cache_dir_text or cache / "text"
 
 
-def latents_folder(entry: DataBackend, entries: Sequence[DataEntry], defaults: DataDefaults) -> Path:
-    """Where the encoded images of a data set are kept."""
-    shared = (cache.cache_dir for cache in entries if isinstance(cache, Embeds) and cache.id == entry.image_embeds)
-    return entry.cache_dir_vae or next(shared, None) or defaults.cache_dir_vae
+def latents_folder(entry: DataBackend, entries: Sequence[DataEntry], defaults: DataDefaults, *, cache: Path) -> Path:
+    """Where the encoded images of a data set are kept; `cache` is the folder for all caches."""
+    shared = next((one for one in entries if isinstance(one, Embeds) and one.id == entry.image_embeds), None)
+    return entry.cache_dir_vae or (shared and shared.cache_dir) or defaults.cache_dir_vae or cache / "vae"
 
 
 def _own(own: T | None, default: T) -> T:
@@ -210,7 +211,7 @@ def _references(entries: Sequence[DataEntry]) -> Iterator[Problem]:
 
 
 def _shared_folders(entries: Sequence[DataEntry], defaults: DataDefaults) -> Iterator[Problem]:
-    taken = {defaults.cache_dir_text: "the captions"}
+    taken = {defaults.cache_dir_text: "the captions"} if defaults.cache_dir_text else {}
     taken |= {entry.cache_dir: f"'{entry.id}'" for entry in entries if isinstance(entry, Embeds) and entry.cache_dir}
     for entry in entries:
         folder = entry.cache_dir_vae if isinstance(entry, DataBackend) else None

@@ -41,7 +41,8 @@ def pixels(pictures: Sequence[Image.Image]) -> Tensor:
 def encode(vae: AutoencoderKL, pictures: Sequence[Image.Image]) -> Tensor:
     """Latents as the transformer sees them, with shape (batch, 16, height / 8, width / 8)."""
     latents: Tensor = vae.encode(pixels(pictures)).latent_dist.mode()
-    return (latents - vae.config["shift_factor"]) * vae.config["scaling_factor"]
+    scaled: Tensor = (latents - vae.config.shift_factor) * vae.config.scaling_factor
+    return scaled
 
 
 def _batch(random: Random, step: int) -> Tensor:
@@ -71,7 +72,8 @@ def _loss(vae: AutoencoderKL, batch: Tensor, generator: Generator, work: Work) -
     across = F.l1_loss(decoded.diff(dim=-1), batch.diff(dim=-1))
     down = F.l1_loss(decoded.diff(dim=-2), batch.diff(dim=-2))
     divergence = posterior.kl().mean() / posterior.mean[0].numel()
-    return F.l1_loss(decoded, batch) + F.mse_loss(decoded, batch) + across + down + 1e-3 * divergence
+    loss: Tensor = F.l1_loss(decoded, batch) + F.mse_loss(decoded, batch) + across + down + 1e-3 * divergence
+    return loss
 
 
 def _descend(vae: AutoencoderKL, optimizer: torch.optim.Optimizer, loss: Tensor, step: int) -> None:
@@ -79,7 +81,7 @@ def _descend(vae: AutoencoderKL, optimizer: torch.optim.Optimizer, loss: Tensor,
     for group in optimizer.param_groups:
         group["lr"] = _LEARNING_RATE * warm_up * (0.01 + 0.99 * decay)
     optimizer.zero_grad()
-    loss.backward()
+    torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(vae.parameters(), 1.0)
     optimizer.step()
 

@@ -59,8 +59,9 @@ def is_zorb(picture: Image.Image) -> bool:
 
 
 def _background(pixels: Pixels) -> Pixels:
-    frame = np.concatenate([pixels[:3].reshape(-1, 3), pixels[-3:].reshape(-1, 3), pixels[:, :3].reshape(-1, 3), pixels[:, -3:].reshape(-1, 3)])
-    return np.median(frame, axis=0)
+    is_frame = np.ones(pixels.shape[:2], dtype=bool)
+    is_frame[3:-3, 3:-3] = False
+    return _median(pixels[is_frame])
 
 
 def _colour(pixels: Pixels, background: Pixels) -> Pixels | None:
@@ -70,7 +71,7 @@ def _colour(pixels: Pixels, background: Pixels) -> Pixels | None:
         return None
     palette = np.array(list(COLOURS.values()), dtype=np.float64)
     names = _distance(figure[:, None], palette).argmin(axis=1)
-    return np.median(figure[names == np.bincount(names).argmax()], axis=0)
+    return _median(figure[names == np.bincount(names).argmax()])
 
 
 def _mask(pixels: Pixels, colour: Pixels, background: Pixels) -> Image.Image:
@@ -124,6 +125,11 @@ def _overlap(one: Mask, other: Mask) -> float:
 
 def _nearest(colour: Pixels, palette: Mapping[str, Colour]) -> str:
     return min(palette, key=lambda name: math.dist(palette[name], colour))
+
+
+def _median(colours: Pixels) -> Pixels:
+    median: Pixels = np.median(colours, axis=0)
+    return median
 
 
 def _distance(pixels: Pixels, colour: Pixels) -> Pixels:

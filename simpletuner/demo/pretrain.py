@@ -17,11 +17,11 @@ from simpletuner.demo.work import Work
 def main() -> None:
     """Train what is not trained yet, then put the pipeline where the package looks for it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("demo-work"), help="where to keep what a broken run resumes from")
+    parser.add_argument("--work", type=Path, default=Path("demo-work"), help="where a broken run resumes from")
     parser.add_argument("--out", type=Path, default=MODEL, help="where to put the finished pipeline")
     parser.add_argument("--seed", type=int, default=0, help="what all random draws follow from")
     parser.add_argument("--threads", type=int, default=2, help="how many cores to use")
-    parser.add_argument("--bf16", action="store_true", help="multiply in bf16: faster with AVX-512 BF16, slower without")
+    parser.add_argument("--bf16", action="store_true", help="faster with AVX-512 BF16, slower without")
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     options.work.mkdir(parents=True, exist_ok=True)

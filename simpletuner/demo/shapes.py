@@ -29,7 +29,7 @@ class Scene:
 
     @property
     def is_held_out(self) -> bool:
-        """Whether pretraining never sees this mixture, in any size; every pair of its words is seen with other partners."""
+        """Whether pretraining never sees this mixture in any size, though it sees every pair of its words."""
         colour, shape = list(COLOURS).index(self.colour), list(SHAPES).index(self.shape)
         background, position = list(BACKGROUNDS).index(self.background), list(POSITIONS).index(self.position)
         return (3 * colour + 5 * shape + 2 * background + 7 * position) % 11 == 0
@@ -109,12 +109,15 @@ class Pen:
     radius: float
 
     def disc(self, x: float, y: float, radius: float, *, ink: int = 255) -> None:
+        """Fill a circle."""
         self.canvas.ellipse([*self._pixel((x - radius, y - radius)), *self._pixel((x + radius, y + radius))], fill=ink)
 
     def box(self, left: float, top: float, right: float, bottom: float, *, ink: int = 255) -> None:
+        """Fill a rectangle."""
         self.canvas.rectangle([*self._pixel((left, top)), *self._pixel((right, bottom))], fill=ink)
 
     def polygon(self, corners: Sequence[Point]) -> None:
+        """Fill what the corners enclose."""
         self.canvas.polygon([self._pixel(corner) for corner in corners], fill=255)
 
     def _pixel(self, point: Point) -> Point:
@@ -134,9 +137,8 @@ def _triangle(pen: Pen) -> None:
 
 
 def _star(pen: Pen) -> None:
-    angles = [math.pi * corner / 5 for corner in range(10)]
-    lengths = itertools.cycle([1.2, 0.5])
-    pen.polygon([(length * math.sin(angle), -length * math.cos(angle)) for angle, length in zip(angles, lengths, strict=False)])
+    corners = [(1.2 if corner % 2 == 0 else 0.5, math.pi * corner / 5) for corner in range(10)]
+    pen.polygon([(length * math.sin(angle), -length * math.cos(angle)) for length, angle in corners])
 
 
 def _ring(pen: Pen) -> None:

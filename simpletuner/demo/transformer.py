@@ -9,20 +9,20 @@ import torch.nn.functional as F
 from diffusers import FluxPipeline, FluxTransformer2DModel
 from einops import rearrange
 from torch import Generator, Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim.swa_utils import AveragedModel
 from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
 from simpletuner.demo import autoencoder, shapes
 from simpletuner.demo.work import Part, Work
 
-STEPS = 5200
+STEPS = 3200
 
 
 def train(pipeline: FluxPipeline, work: Work) -> None:
     """Put a trained transformer and trained text encoders into a pipeline whose autoencoder is trained already."""
     album = _draw_album(pipeline, work)
     model = _Model(pipeline.transformer, pipeline.text_encoder, pipeline.text_encoder_2)
-    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(_AVERAGE_DECAY))
+    average = AveragedModel(model, avg_fn=_moving_average)
     optimizers = _optimizers(model)
     parts: dict[str, Part] = {"model": model, "average": average, **optimizers}
     for step in work.steps("transformer", STEPS, parts):
@@ -130,18 +130,20 @@ def _optimizers(model: _Model) -> dict[str, torch.optim.Optimizer]:
     }
     others = [parameter for name, parameter in model.named_parameters() if name not in matrices]
     return {
-        "muon": torch.optim.Muon(
-            matrices.values(), lr=_MUON_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
-        ),
+        "muon": torch.optim.Muon(matrices.values(), lr=_MUON_RATE, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
         "adamw": torch.optim.AdamW(others, lr=_ADAMW_RATE, betas=(0.9, 0.98), weight_decay=0.01),
     }
+
+
+def _moving_average(average: Tensor, current: Tensor, _updates: Tensor | int) -> Tensor:
+    return torch.lerp(average, current, 1 - _AVERAGE_DECAY)
 
 
 def _descend(model: _Model, optimizers: dict[str, torch.optim.Optimizer], loss: Tensor, step: int) -> None:
     """One step; the rate warms up, holds, then falls to zero over the last third, which is when details sharpen."""
     scale = min(1.0, (step + 1) / 100, 3 * (STEPS - step) / STEPS)
     model.zero_grad()
-    loss.backward()
+    torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
     for name, rate in (("muon", _MUON_RATE), ("adamw", _ADAMW_RATE)):
         for group in optimizers[name].param_groups:
@@ -154,4 +156,4 @@ _VARIANTS = 4
 _SHIFT = 2.0
 _MUON_RATE = 3e-3
 _ADAMW_RATE = 1.5e-3
-_AVERAGE_DECAY = 0.998
+_AVERAGE_DECAY = 0.995

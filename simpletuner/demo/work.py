@@ -17,9 +17,11 @@ from torch import Tensor
 class Part(Protocol):
     """Anything torch can save: a model, an optimizer, an average."""
 
-    def state_dict(self) -> dict[str, Any]: ...  # Any: torch promises no more
+    def state_dict(self) -> dict[str, Any]:  # Any: torch promises no more
+        """All that is needed to go on."""
 
-    def load_state_dict(self, state_dict: dict[str, Any]) -> object: ...
+    def load_state_dict(self, state_dict: dict[str, Any]) -> object:
+        """Go on from there."""
 
 
 @dataclass(frozen=True)
@@ -41,15 +43,16 @@ class Work:
             if (step + 1) % _SAVE_EVERY == 0 or step + 1 == total:
                 _save(saved, parts, step + 1)
 
-    def random(self, step: int) -> Random:
-        """Draws the pictures of a step: a resumed run draws what an unbroken one would have drawn."""
-        return Random(f"{self.seed} {step}")
+    def random(self, number: int) -> Random:
+        """Draws the pictures of a numbered step or scene: a resumed run draws what an unbroken one would have drawn."""
+        return Random(f"{self.seed} {number}")
 
     def generator(self, step: int) -> torch.Generator:
-        """The same for tensors."""
+        """Draws the noise of a step, in the same way."""
         return torch.Generator().manual_seed(self.seed * 1_000_003 + step)
 
     def autocast(self) -> AbstractContextManager[None]:
+        """Where multiplying in bf16 pays, if anywhere."""
         return torch.autocast("cpu", torch.bfloat16, enabled=self.bf16)
 
     def note(self, step: int, loss: Tensor) -> None:

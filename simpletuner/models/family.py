@@ -142,7 +142,9 @@ class Family(Protocol):
     ) -> AbstractContextManager[TextEncoder]:
         """The text encoders, in memory only inside the ``with``."""
 
-    def codec(self, weights: Weights, compute: Compute, *, tiling: bool, slicing: bool) -> AbstractContextManager[LatentCodec]:
+    def codec(
+        self, weights: Weights, compute: Compute, *, tiling: bool, slicing: bool
+    ) -> AbstractContextManager[LatentCodec]:
         """The image encoder and decoder, in memory only inside the ``with``."""
 
     def denoiser(self, weights: Weights, compute: Compute) -> Denoiser:

@@ -63,6 +63,6 @@ def _advice(source: str) -> str:
     if looks_like_path(source):
         return "Set pretrained_model_name_or_path to a folder in diffusers layout, or to an id on the Hub."
     return (
-        "Check the id and the network. For a gated model, accept its licence on its page on the Hub and set HF_TOKEN to "
-        "a token that may read it, or set pretrained_model_name_or_path to a local folder."
+        "Check the id and the network. For a gated model, accept its licence on its page on the Hub and set HF_TOKEN "
+        "to a token that may read it, or set pretrained_model_name_or_path to a local folder."
     )

@@ -54,8 +54,8 @@ class Checkpoints:
         except OSError as error:
             shutil.rmtree(partial, ignore_errors=True)
             raise CheckpointError(
-                f"the checkpoint of step {step} could not be written to '{self.folder}': {error}. Free some space, lower "
-                f"checkpoints_total_limit or choose another output_dir; earlier checkpoints are unharmed."
+                f"the checkpoint of step {step} could not be written to '{self.folder}': {error}. Free some space, "
+                f"lower checkpoints_total_limit or choose another output_dir; earlier checkpoints are unharmed."
             ) from error
         self._prune()
         return final
@@ -189,4 +189,3 @@ def _join(value: Any, tensors: Mapping[str, Tensor]) -> Any:
         return inner
     parts = [_join(one, tensors) for one in inner]
     return tuple(parts) if kind == "tuple" else parts
-

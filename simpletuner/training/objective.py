@@ -1,7 +1,7 @@
 """Flow matching: which noise level a sample is trained at, what the network sees, what it should answer.
 
-Pure functions over tensors. Noise level ``sigma`` lies in 0..1; 1 is pure noise. Between an image x and noise e the path
-is a straight line, and the network learns its direction (Lipman et al. 2022, arXiv 2210.02747):
+Pure functions over tensors. Noise level ``sigma`` lies in 0..1; 1 is pure noise. Between an image x and noise e the
+path is a straight line, and the network learns its direction (Lipman et al. 2022, arXiv 2210.02747):
 
     x_sigma = (1 - sigma) x + sigma e        velocity = e - x
 """

@@ -52,53 +52,48 @@ def adamw_bf16(parameters: Parameters, settings: Settings) -> Optimizer:
 
 def bnb_adamw(parameters: Parameters, settings: Settings) -> Optimizer:
     """AdamW of bitsandbytes with 32-bit state."""
-    import bitsandbytes as bnb
-
-    return bnb.optim.AdamW(parameters, **settings.over(betas=(0.9, 0.999), weight_decay=0.01, eps=1e-6))
+    return _bitsandbytes("AdamW", parameters, settings.over(**_ADAMW_DEFAULTS))
 
 
 def bnb_adamw8bit(parameters: Parameters, settings: Settings) -> Optimizer:
     """AdamW of bitsandbytes with 8-bit state: a quarter of the optimizer's memory."""
-    import bitsandbytes as bnb
-
-    return bnb.optim.AdamW8bit(parameters, **settings.over(betas=(0.9, 0.999), weight_decay=0.01, eps=1e-6))
+    return _bitsandbytes("AdamW8bit", parameters, settings.over(**_ADAMW_DEFAULTS))
 
 
 def bnb_adamw_paged(parameters: Parameters, settings: Settings) -> Optimizer:
     """AdamW of bitsandbytes whose 32-bit state moves to main memory when the card is full."""
-    import bitsandbytes as bnb
-
-    return bnb.optim.PagedAdamW32bit(parameters, **settings.over(betas=(0.9, 0.999), weight_decay=0.01, eps=1e-6))
+    return _bitsandbytes("PagedAdamW32bit", parameters, settings.over(**_ADAMW_DEFAULTS))
 
 
 def bnb_adamw8bit_paged(parameters: Parameters, settings: Settings) -> Optimizer:
     """AdamW of bitsandbytes with 8-bit state that moves to main memory when the card is full."""
-    import bitsandbytes as bnb
-
-    return bnb.optim.PagedAdamW8bit(parameters, **settings.over(betas=(0.9, 0.999), weight_decay=0.01, eps=1e-6))
+    return _bitsandbytes("PagedAdamW8bit", parameters, settings.over(**_ADAMW_DEFAULTS))
 
 
 def bnb_lion(parameters: Parameters, settings: Settings) -> Optimizer:
     """Lion of bitsandbytes: one state per weight; wants a learning rate three to ten times lower than AdamW."""
-    import bitsandbytes as bnb
-
-    return bnb.optim.Lion(parameters, **settings.over(betas=(0.9, 0.99), weight_decay=0.0))
+    return _bitsandbytes("Lion", parameters, settings.over(**_LION_DEFAULTS))
 
 
 def bnb_lion8bit(parameters: Parameters, settings: Settings) -> Optimizer:
     """Lion of bitsandbytes with 8-bit state: the smallest optimizer memory."""
-    import bitsandbytes as bnb
-
-    return bnb.optim.Lion8bit(parameters, **settings.over(betas=(0.9, 0.99), weight_decay=0.0))
+    return _bitsandbytes("Lion8bit", parameters, settings.over(**_LION_DEFAULTS))
 
 
 def bnb_lion8bit_paged(parameters: Parameters, settings: Settings) -> Optimizer:
     """Lion of bitsandbytes with 8-bit state that moves to main memory when the card is full."""
+    return _bitsandbytes("PagedLion8bit", parameters, settings.over(**_LION_DEFAULTS))
+
+
+def _bitsandbytes(name: str, parameters: Parameters, arguments: dict[str, Any]) -> Optimizer:
     import bitsandbytes as bnb
 
-    return bnb.optim.PagedLion8bit(parameters, **settings.over(betas=(0.9, 0.99), weight_decay=0.0))
+    made: Optimizer = vars(bnb.optim)[name](parameters, **arguments)
+    return made
 
 
+_ADAMW_DEFAULTS = {"betas": (0.9, 0.999), "weight_decay": 0.01, "eps": 1e-6}
+_LION_DEFAULTS = {"betas": (0.9, 0.99), "weight_decay": 0.0}
 _ADAMW = "use adamw_bf16"
 _TORCH = (
     *("adam", "sgd", "radam", "nadam", "rmsprop", "adagrad", "adadelta", "adafactor", "adamax", "asgd", "sparseadam"),

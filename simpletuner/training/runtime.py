@@ -31,7 +31,8 @@ class Runtime:
         import torch
         from accelerate import Accelerator
 
-        accelerator = Accelerator(mixed_precision=mixed_precision)
+        # Mixed precision is ours to switch: accelerate keeps it in a state that lives as long as the process.
+        accelerator = Accelerator(mixed_precision="no")
         dtype = torch.bfloat16 if mixed_precision == "bf16" else torch.float32
         return Runtime(accelerator, Compute(accelerator.device, dtype), seed)
 
@@ -73,15 +74,17 @@ class Runtime:
 
     def autocast(self) -> AbstractContextManager[Any]:
         """Arithmetic in the mixed precision of the run."""
-        context: AbstractContextManager[Any] = self.accelerator.autocast()
-        return context
+        import torch
+
+        is_mixed = self.compute.dtype == torch.bfloat16
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=is_mixed)
 
     def backward(self, loss: Tensor) -> None:
         """Add the gradients of `loss`."""
         self.accelerator.backward(loss)
 
-    def clip(self, parameters: Iterable[nn.Parameter], limit: float, method: Literal["value", "norm"]) -> float:
-        """Limit the gradients, by their common norm or each by itself; returns the norm before."""
+    def clip(self, parameters: Iterable[nn.Parameter], limit: float, method: str) -> float:
+        """Limit the gradients, all together (``norm``) or each by itself (``value``); returns the norm before."""
         import torch
 
         gradients = list(parameters)

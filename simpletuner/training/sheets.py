@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from PIL import Image
+    from PIL import Image, ImageDraw, ImageFont
 
 _GAP = 12
 _CELL = 256
@@ -51,10 +51,7 @@ def sheet(title: str, columns: Sequence[str], rows: Sequence[Row], across: int =
     return page
 
 
-def _titles(draw: object, columns: Sequence[str], left: int, y: int) -> None:
-    from PIL import ImageDraw
-
-    assert isinstance(draw, ImageDraw.ImageDraw)
+def _titles(draw: ImageDraw.ImageDraw, columns: Sequence[str], left: int, y: int) -> None:
     for column, name in enumerate(columns):
         draw.text((left + column * (_CELL + _GAP), y), name, fill=(110, 112, 118), font=_font(16))
 
@@ -65,7 +62,7 @@ def _fitted(image: Image.Image) -> Image.Image:
     return ImageOps.pad(image.convert("RGB"), (_CELL, _CELL), Image.Resampling.BICUBIC, color=_PAPER)
 
 
-def _font(size: int) -> object:
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
     from PIL import ImageFont
 
     return ImageFont.load_default(size)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from simpletuner.errors import CheckpointError, DoesNotFit, TrainingError
 from simpletuner.models.adapters import lora
 from simpletuner.progress import CheckpointSaved, Notice, Reporter, StepDone, TrainingStarted
+from simpletuner.storage.local import write_whole
 from simpletuner.training import checkpoint, objective
 from simpletuner.training.batches import Batch, Batches
 from simpletuner.training.checkpoint import Checkpoints
@@ -209,7 +210,7 @@ class Trainer:
 
     def _save_adapter(self) -> Path:
         path = self.checkpoints.folder / lora.FILE_NAME
-        checkpoint.write_whole(path, self._adapter_file())
+        write_whole(path, self._adapter_file())
         return path
 
     def _adapter_file(self) -> bytes:
@@ -251,5 +252,3 @@ class _OutOfMemory(AbstractContextManager[None]):
         if isinstance(error, torch.OutOfMemoryError):
             advice = "; ".join(self._levers) or "a smaller resolution"
             raise DoesNotFit(f"the device ran out of memory in a training step. What would help: {advice}.") from error
-
-

@@ -71,7 +71,9 @@ class Validation:
             return
         paths, rows = [], []
         for number, (shot, image) in enumerate(self._draw(denoiser, self.shots, "validation images")):
-            path = self.folder / "validation_images" / f"step_{step}_{shot.name}_{number}_{shot.width}x{shot.height}.png"
+            path = (
+                self.folder / "validation_images" / f"step_{step}_{shot.name}_{number}_{shot.width}x{shot.height}.png"
+            )
             self._save(path, image, shot)
             paths.append(str(path))
             rows.append(Row(shot.prompt, [*self._base_image(shot), image]))
@@ -183,5 +185,3 @@ def _png(image: Image.Image, texts: Mapping[str, str] | None = None) -> bytes:
     buffer = io.BytesIO()
     image.save(buffer, "PNG", pnginfo=info)
     return buffer.getvalue()
-
-

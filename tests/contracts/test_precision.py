@@ -1,9 +1,9 @@
 """What every precision keeps: nearly the same output, exact gradients for an adapter on top, untouched small layers."""
 
 import pytest
+import tiny
 import torch
 
-import tiny
 from simpletuner.models.adapters import lora
 from simpletuner.models.adapters.lora import LoraPlan
 from simpletuner.models.adapters.presets import PRESETS

@@ -109,10 +109,18 @@ def test_caches_go_where_the_entry_its_cache_or_the_defaults_say() -> None:
         {"id": "i", "dataset_type": "image_embeds", "cache_dir": "cache/i"},
     ]
     raw = [image("a"), image("b", text_embeds="u", cache_dir_vae="cache/b"), image("c", image_embeds="i")]
-    found, defaults = entries(*raw, *caches), DataDefaults()
+    found, defaults, cache = entries(*raw, *caches), DataDefaults(), Path("root")
     images = [entry for entry in found if isinstance(entry, DataBackend)]
-    assert [str(captions_folder(entry, found, defaults)) for entry in images] == ["cache/t", "cache/u", "cache/t"]
-    assert [str(latents_folder(entry, found, defaults)) for entry in images] == ["cache/vae", "cache/b", "cache/i"]
+    assert [str(captions_folder(entry, found, defaults, cache=cache)) for entry in images] == [
+        "cache/t",
+        "cache/u",
+        "cache/t",
+    ]
+    assert [str(latents_folder(entry, found, defaults, cache=cache)) for entry in images] == [
+        "root/vae",
+        "cache/b",
+        "cache/i",
+    ]
 
 
 @pytest.mark.parametrize(
@@ -136,8 +144,8 @@ def test_caches_go_where_the_entry_its_cache_or_the_defaults_say() -> None:
                                     "known are: text-embeds"),
         ([image("a", cache_dir_vae="c"), image("b", cache_dir_vae="c")],
          "data set 'b' › cache_dir_vae: c is used by 'a' too; choose another one"),
-        ([image(cache_dir_vae="cache/text")],
-         "data set 'subject' › cache_dir_vae: cache/text is used by the captions too; choose another one"),
+        ([image(cache_dir_vae="cache/t"), {"id": "t", "dataset_type": "text_embeds", "cache_dir": "cache/t"}],
+         "data set 'subject' › cache_dir_vae: cache/t is used by 't' too; choose another one"),
         ([image(resolution=1024, resolution_type="area")], "data set 'subject' › resolution: 1024 would be megapixels; "
                                                            "for an edge in pixels set resolution_type to pixel_area"),
         ([image(resolution=1.0)], "data set 'subject' › resolution: 1 would be an edge in pixels; for megapixels set "
@@ -158,7 +166,8 @@ def test_caches_go_where_the_entry_its_cache_or_the_defaults_say() -> None:
         ([image(crop_style="face")],
          "data set 'subject' › crop_style: 'face' is not served yet; use center, or crop the faces beforehand"),
         ([image(end_epoch=3)],
-         "data set 'subject' › end_epoch: 3 is not served yet; leave it out: every data set takes part in the whole run"),
+         "data set 'subject' › end_epoch: 3 is not served yet; leave it out: every data set takes part in the whole "
+         "run"),
         ([image(conditioning={"type": "canny", "captions": ["minecraft"], "params": {"low_threshold": 50}})],
          "data set 'subject' › conditioning: ('canny',) is not served yet; leave it out: pairs are not made yet"),
         ([image(), {"id": "c", "type": "csv", "csv_file": "a", "csv_cache_dir": "b", "csv_caption_column": "c"}],

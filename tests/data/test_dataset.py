@@ -193,16 +193,20 @@ def damaged(root: Path) -> Path:
 
 def test_an_image_that_turns_out_to_be_damaged_is_named_and_stays_out(pictures: Path, tmp_path: Path) -> None:
     path = damaged(pictures)
+    (pictures / "copy.jpg").write_bytes(path.read_bytes())
     raw = {"id": "a", "instance_data_dir": str(pictures)}
     (found,) = opened(raw, cache=tmp_path)
     (record,) = (record for record in found.records if record.key == "damaged.jpg")
     with pytest.raises(Unreadable, match=f"^{path}: it is damaged"):
         found.image(record)
     reporter = Recorded()
-    left = found.without({"damaged.jpg": "it is damaged"}, reporter)
+    left = found.without({"damaged.jpg": f"{path}: it is damaged"}, reporter)
+    skip_list = tmp_path / "manifest" / "a.skipped.tsv"
     assert len(left.records) == 3
-    assert "1 more file is left out: damaged" in reporter.texts()[0]
-    assert "damaged.jpg\tnot readable as an image\tit is damaged" in (tmp_path / "manifest/a.skipped.tsv").read_text()
+    assert reporter.texts() == [f"data set 'a': 2 more files are left out: not readable as an image; see {skip_list}"]
+    assert skip_list.read_text().splitlines() == [
+        f"{pictures / name}.jpg\tnot readable as an image\tit is damaged" for name in ("copy", "damaged")
+    ]
     (again,) = opened(raw, cache=tmp_path)
     assert len(again.records) == 3
     save(path)

@@ -1,5 +1,7 @@
 """The pictures the demo is made of: shapes for pretraining, zorbs for the data set."""
 
+import subprocess
+import sys
 from itertools import combinations
 from pathlib import Path
 from random import Random
@@ -74,6 +76,12 @@ def test_drawing_the_data_set_again_brings_back_what_is_missing(tmp_path: Path) 
     zorb.draw_data_set(tmp_path)
 
     assert picture.read_bytes() == before
+
+
+def test_drawing_needs_no_torch() -> None:
+    program = "import sys, simpletuner.demo.measure; sys.exit('torch' in sys.modules)"
+
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def _pairs(scenes: list[shapes.Scene]) -> set[tuple[str, str]]:

@@ -3,11 +3,11 @@
 import json
 
 import pytest
+import tiny
 import torch
 from safetensors import safe_open
 from safetensors.torch import load
 
-import tiny
 from simpletuner.errors import CheckpointError, ModelError
 from simpletuner.models.adapters import lora
 from simpletuner.models.adapters.lora import LoraPlan

@@ -1,9 +1,9 @@
 """The facts that make token routing trustworthy, on a tiny Flux."""
 
 import pytest
+import tiny
 import torch
 
-import tiny
 from simpletuner.models.tread import Route, TokenRouter
 
 ROUTES = [[Route(1, -2, 0.5)], [Route(0, 1, 0.25), Route(3, 6, 0.75)], [Route(4, -1, 0.5)]]

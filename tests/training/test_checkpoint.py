@@ -72,7 +72,8 @@ def test_kill_at_any_moment_leaves_only_whole_checkpoints(tmp_path):
         from simpletuner.training.checkpoint import Checkpoints
         print("started", flush=True)
         for step in itertools.count(1):
-            Checkpoints(Path(sys.argv[1]), keep=2).save(step, {f"part{n}": bytes([step % 256]) * 300_000 for n in range(3)})
+            files = {f"part{n}": bytes([step % 256]) * 300_000 for n in range(3)}
+            Checkpoints(Path(sys.argv[1]), keep=2).save(step, files)
     """)
     rounds = 6 if os.environ.get("CI") else 30
     for number in range(rounds):
@@ -88,7 +89,10 @@ def test_kill_at_any_moment_leaves_only_whole_checkpoints(tmp_path):
 
 
 def test_a_nested_state_comes_back_as_it_was():
-    state = {"state": {0: {"step": 3, "mean": torch.arange(4.0)}, 1: {}}, "groups": [{"betas": (0.9, 0.99), "fused": None}]}
+    state = {
+        "state": {0: {"step": 3, "mean": torch.arange(4.0)}, 1: {}},
+        "groups": [{"betas": (0.9, 0.99), "fused": None}],
+    }
     found = decode_state(encode_state(state))
     assert torch.equal(found["state"][0].pop("mean"), state["state"][0].pop("mean"))
     assert found == state

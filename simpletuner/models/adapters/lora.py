@@ -45,7 +45,7 @@ def attach(module: nn.Module, plan: LoraPlan, dtype: torch.dtype, seed: int) -> 
 
     config = LoraConfig(
         r=plan.rank,
-        lora_alpha=plan.alpha,  # type: ignore[arg-type]  # PEFT says int and takes any number
+        lora_alpha=plan.alpha,
         lora_dropout=plan.dropout,
         init_lora_weights=True if plan.init == "default" else plan.init,
         target_modules=list(plan.targets),
@@ -53,11 +53,11 @@ def attach(module: nn.Module, plan: LoraPlan, dtype: torch.dtype, seed: int) -> 
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            module.add_adapter(config, adapter_name=ADAPTER)  # type: ignore[operator]  # a mixin of diffusers models
+            module.add_adapter(config, adapter_name=ADAPTER)  # type: ignore[operator]  # from a mixin of diffusers models
         except ValueError as error:
             raise ModelError(
-                f"no layer of the network is called {', '.join(plan.targets)}. Choose another flux_lora_target, or name "
-                f"existing layers in peft_lora_target_modules."
+                f"no layer of the network is called {', '.join(plan.targets)}. Choose another flux_lora_target, or "
+                f"name existing layers in peft_lora_target_modules."
             ) from error
     for parameter in trainable(module).values():
         parameter.data = parameter.data.to(dtype)
@@ -94,8 +94,8 @@ def load_adapter_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
     for name, tensor in own.items():
         if tensor.shape != state[name].shape:
             raise CheckpointError(
-                f"the saved adapter has shape {tuple(state[name].shape)} at '{name}', this run {tuple(tensor.shape)}. Use "
-                f"the lora_rank of the saved run, or start anew with resume_from_checkpoint set to none."
+                f"the saved adapter has shape {tuple(state[name].shape)} at '{name}', this run {tuple(tensor.shape)}. "
+                f"Use the lora_rank of the saved run, or start anew with resume_from_checkpoint set to none."
             )
         with torch.no_grad():
             tensor.copy_(state[name])
@@ -105,10 +105,22 @@ def encode_file(module: nn.Module, metadata: Mapping[str, str]) -> bytes:
     """The adapter as a diffusers LoRA file: keys under ``transformer.``, with scaling and `metadata` in the header."""
     from safetensors.torch import save
 
-    tensors = {f"transformer.{name}": tensor.detach().cpu().contiguous() for name, tensor in adapter_state(module).items()}
+    tensors = {
+        f"transformer.{name}": tensor.detach().cpu().contiguous() for name, tensor in adapter_state(module).items()
+    }
     header = {"format": "pt", "lora_adapter_metadata": json.dumps(_settings(module), sort_keys=True), **metadata}
-    encoded: bytes = save(tensors, metadata=header)
-    return encoded
+    return _ordered(save(tensors, metadata=header))
+
+
+def _ordered(encoded: bytes) -> bytes:
+    """The same safetensors file with its metadata in a fixed order, so that equal runs give equal files."""
+    start = 8 + int.from_bytes(encoded[:8], "little")
+    header = json.loads(encoded[8:start])
+    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+    text = json.dumps(header, separators=(",", ":")).encode()
+    # The tensors begin at a multiple of eight bytes.
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + encoded[start:]
 
 
 def decode_file(data: bytes) -> dict[str, Tensor]:
@@ -119,7 +131,7 @@ def decode_file(data: bytes) -> dict[str, Tensor]:
 
 
 def _settings(module: nn.Module) -> dict[str, object]:
-    config: dict[str, object] = module.peft_config[ADAPTER].to_dict()  # type: ignore[index,union-attr,operator]
+    config: dict[str, object] = module.peft_config[ADAPTER].to_dict()  # type: ignore[index,union-attr]
     # A loader that finds dropout here keeps it active when it draws; it is over when training is.
     config["lora_dropout"] = 0.0
     return {f"transformer.{name}": _plain(value) for name, value in config.items()}

@@ -39,7 +39,7 @@ class FluxCodec:
 
         raw = latents.float() / self.vae.config.scaling_factor + self.vae.config.shift_factor
         with torch.no_grad():
-            pixels = self.vae.decode(raw.to(self.compute.device, self.compute.dtype), return_dict=False)[0]
+            pixels: Tensor = self.vae.decode(raw.to(self.compute.device, self.compute.dtype), return_dict=False)[0]
         return pixels.float().clamp(-1, 1).cpu()
 
 
