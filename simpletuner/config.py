@@ -38,6 +38,7 @@ from simpletuner.training.options import (
 from simpletuner.training.prompts import library
 
 ENVIRONMENT_PREFIX = "SIMPLETUNER_"
+_PAGE = "documentation/OPTIONS.md"
 
 DEMO_VARIABLES = {"SIMPLETUNER_DEMO_MODEL": str(MODEL)}
 """The embedded model can be named in any config as {env:SIMPLETUNER_DEMO_MODEL}."""
@@ -72,10 +73,20 @@ class RunConfig(Section):
             merged |= self.__dict__[name].model_dump(mode="json")
         return merged
 
-    def dump(self) -> str:
-        """The resolved config with its data sets as JSON, for the output folder and checkpoints."""
+    def dump(self, *, public: bool = False) -> str:
+        """The resolved config with its data sets as JSON; a public one names no folder of this machine."""
         data = [entry.model_dump(mode="json", exclude_none=True) for entry in self.data]
-        return json.dumps({**self.flat(), "data_backends": data}, indent=2, sort_keys=True)
+        whole = {**self.flat(), "data_backends": data}
+        return json.dumps(_without_folders(whole) if public else whole, indent=2, sort_keys=True)
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_folders(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(one) for one in value]
+    is_local = isinstance(value, str) and Path(value).expanduser().is_absolute()
+    return Path(value).name if is_local else value
 
 
 SECTIONS: dict[str, type[Section]] = {
@@ -131,13 +142,12 @@ def read(path: Path, words: Sequence[str] = (), *, environment: Mapping[str, str
     found += _prompt_library(flat, path, folder)
     entries, wrong = _data_file(flat, path, environment, folder)
     nested, unknown = lift(flat, entries)
-    found += [*unknown, *wrong]
-    try:
-        config = RunConfig.model_validate(nested)
-    except ValidationError as error:
-        raise ConfigError(str(path), _unique([*found, *problems(error, OWNER, _place), *_partly(nested)])) from None
+    config, mistyped = _validated(nested)
+    found += [*unknown, *mistyped, *wrong]
     unserved = [Problem(*one) for name in SECTIONS for one in refusals(config.__dict__[name])]
-    together = [*unserved, *rules.check(config), *_data_rules(entries, wrong, config.data_defaults)]
+    together = [*unserved, *rules.check(config)]
+    if not any(OWNER.get(problem.where) == "data_defaults" for problem in mistyped):
+        together += _data_rules(entries, wrong, config.data_defaults)
     if found:
         raise ConfigError(str(path), _unique([*found, *together]))
     for name in SECTIONS:
@@ -154,9 +164,35 @@ def lift(flat: Mapping[str, Any], data: Sequence[DataEntry]) -> tuple[dict[str, 
             nested[OWNER[key]][key] = value
         else:
             hint = did_you_mean(key, OWNER)
-            unknown.append(Problem(key, f"there is no option of this name; {hint}see documentation/OPTIONS.md"))
+            unknown.append(Problem(key, f"there is no option of this name; {hint}see {_PAGE}"))
     nested["data"] = tuple(data)
     return nested, unknown
+
+
+def _validated(nested: Mapping[str, Any]) -> tuple[RunConfig, list[Problem]]:
+    """The config, and what is wrong with it; wrong options are left out, so that the rest is looked at too."""
+    found: list[Problem] = []
+    wrong: set[str] = set()
+    while True:
+        try:
+            return RunConfig.model_validate(nested), found
+        except ValidationError as error:
+            said = problems(error, OWNER, _place, page=_PAGE)
+            found += [problem for problem in said if not wrong & set(problem.where.split(", "))]
+            wrong |= {str(part) for one in error.errors() for part in one["loc"][1:2]}
+            nested = _without_the_wrong(nested, error)
+
+
+def _without_the_wrong(nested: Mapping[str, Any], error: ValidationError) -> dict[str, Any]:
+    better = {name: dict(value) if name in SECTIONS else value for name, value in nested.items()}
+    for one in error.errors():
+        section, *option = one["loc"]
+        options = option[:1] or one["ctx"]["options"].split(", ")
+        for name in options:
+            better[str(section)].pop(name, None)
+        if one["type"] == "missing" and len(option) == 1:
+            better[str(section)][options[0]] = "?"  # what is required is a text or a path, and any will do from here on
+    return better
 
 
 def _layers(
@@ -164,7 +200,8 @@ def _layers(
 ) -> tuple[dict[str, Any], list[Problem]]:
     found: list[Problem] = []
     missing: list[str] = []
-    raw = files.filled(_unwrapped(files.read(path), path), {**DEMO_VARIABLES, **environment}, missing)
+    content = _from_variables(path, notices) if path.suffix == ".env" else files.read(path)
+    raw = files.filled(_unwrapped(content, path), {**DEMO_VARIABLES, **environment}, missing)
     layers: list[Mapping[str, Any]] = [
         _beside(path, notices),
         _plain_keys(raw, found),
@@ -205,11 +242,17 @@ def _beside(path: Path, notices: list[str]) -> dict[str, Any]:
     beside = path.with_name("config.env")
     if path.suffix == ".env" or not beside.is_file():
         return {}
-    given = files.variables(beside.read_text(encoding="utf-8"))
+    return _plain_keys(_from_variables(beside, notices), [])
+
+
+def _from_variables(path: Path, notices: list[str]) -> dict[str, Any]:
+    """The options that the variables of a ``config.env`` stand for."""
+    given = files.read_variables(path)
     foreign = [name for name in given if name not in legacy.ENVIRONMENT_NAMES and name != "TRAINER_EXTRA_ARGS"]
     if foreign:
-        notices.append(f"{beside} sets {', '.join(foreign)}, which are not options; export them in your shell instead")
-    return _plain_keys(files.options_of(given), [])
+        stand = "stands for no option; export it" if len(foreign) == 1 else "stand for no options; export them"
+        notices.append(f"{', '.join(foreign)} in {path.name} {stand} in your shell instead")
+    return files.options_of(given)
 
 
 def _from_environment(environment: Mapping[str, str], notices: list[str]) -> dict[str, Any]:
@@ -276,18 +319,6 @@ def _place(place: tuple[int | str, ...]) -> str:
     """The place of a problem as the user wrote it: the flat key, without the section it is sorted into."""
     inner = place[1:] if place[0] in SECTIONS else place
     return ".".join(str(part) for part in inner) or str(place[0])
-
-
-def _partly(nested: Mapping[str, Any]) -> list[Problem]:
-    """What is refused in the sections that are valid by themselves, so that nothing is told only on the second try."""
-    found = []
-    for name, section in SECTIONS.items():
-        try:
-            valid = section.model_validate(nested[name])
-        except ValidationError:
-            continue
-        found += [Problem(option, advice) for option, advice in refusals(valid)]
-    return found
 
 
 def _unique(found: Sequence[Problem]) -> list[Problem]:

@@ -22,12 +22,22 @@ def read(path: Path) -> Any:
     Raises:
         ConfigError: The file is missing, is not text, or has a mistake; the message gives line and column.
     """
+    return options_of(read_variables(path)) if path.suffix == ".env" else _parsed(path)
+
+
+def read_variables(path: Path) -> dict[str, str]:
+    """The variables of a ``config.env``; a ConfigError says what is wrong with the file."""
+    found: dict[str, str] = _parsed(path)
+    return found
+
+
+def _parsed(path: Path) -> Any:
     try:
         text = path.read_text(encoding="utf-8-sig")
         if path.suffix == ".toml":
             return tomllib.loads(text)
         if path.suffix == ".env":
-            return options_of(variables(text))
+            return variables(text)
         return json.loads(text, object_pairs_hook=_without_twins)
     except OSError as error:
         raise ConfigError(str(path), [Problem("(whole file)", f"cannot be read: {error.strerror}")]) from error
@@ -66,7 +76,7 @@ def variables(text: str) -> dict[str, str]:
     """
     found: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), start=1):
-        words = shlex.split(line, comments=True)
+        words = _words(line, number)
         for word in words[1:] if words[:1] == ["export"] else words:
             name, assigned, value = word.partition("=")
             if not assigned:
@@ -75,6 +85,13 @@ def variables(text: str) -> dict[str, str]:
                 value = found.get(name[:-1], "") + value
             found[name.rstrip("+")] = value
     return found
+
+
+def _words(line: str, number: int) -> list[str]:
+    try:
+        return shlex.split(line, comments=True)
+    except ValueError as error:
+        raise ValueError(f"line {number}: {str(error).lower()}") from error
 
 
 def options_of(given: Mapping[str, str]) -> dict[str, Any]:

@@ -36,7 +36,7 @@ OBSOLETE = frozenset(
 )
 """Keys that have no meaning any more."""
 
-_FOREIGN = re.compile(
+FOREIGN = re.compile(
     "|".join(
         (
             "pretrained_unet_model_name_or_path|pretrained_unet_subfolder|pretrained_gemma_model_name_or_path",
@@ -45,7 +45,7 @@ _FOREIGN = re.compile(
             "freeze_encoder(_before|_after|_strategy)?|layer_freeze_strategy|save_text_encoder|data_aesthetic_score",
             "enable_watermark|refiner_training.*|hidream_.+|sd3_.+_uncond_behaviour|sdxl_refiner_uses_full_range",
             "wan_force_2_1_time_embedding|(crepa|irepa|urepa|nextlat|layersync|twinflow|xm|internal_guidance)_(?!enabled$).+",
-            "(irepa|urepa)_enabled|enable_chunked_feed_forward|feed_forward_chunk_size|video_.+|ltx_.+|wan_.+|sana_.+",
+            "nsfw_.+|(irepa|urepa)_enabled|enable_chunked_feed_forward|feed_forward_chunk_size|video_.+|ltx_.+|wan_.+|sana_.+",
             "enable_xformers_memory_efficient_attention|use_8bit_adam|non_ema_revision|webhook_.+_legacy",
         )
     )
@@ -118,7 +118,7 @@ def modernise(flat: Mapping[str, object]) -> tuple[dict[str, object], list[str]]
     modern: dict[str, object] = {}
     notices: list[str] = []
     for key, value in flat.items():
-        for rule in (_renamed, _inverted, _dropped):
+        for rule in (_renamed, _inverted, _dropped, _of_another_model):
             told = rule(key, value)
             if told is not None:
                 found, said = told
@@ -149,6 +149,13 @@ def _inverted(key: str, value: object) -> Told | None:
 def _dropped(key: str, value: object) -> Told | None:
     if key in OBSOLETE:
         return {}, f"{key} has no meaning any more and is ignored"
-    if _FOREIGN.fullmatch(key):
+    if FOREIGN.fullmatch(key):
         return {}, f"{key} has no effect on FLUX and is ignored"
+    return None
+
+
+def _of_another_model(key: str, value: object) -> Told | None:
+    """SimpleTuner's default for SDXL stands in configs that were saved with every option."""
+    if key == "pretrained_vae_model_name_or_path" and value == "madebyollin/sdxl-vae-fp16-fix":
+        return {}, f"{key} {value} belongs to SDXL and is ignored"
     return None

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 def check(config: RunConfig) -> list[Problem]:
     """Every contradiction between sections."""
-    return [*_weights(config), *_publishing(config), *_routes(config), *_trackers(config), *_targets(config)]
+    return [*_weights(config), *_publishing(config), *_routes(config), *_targets(config), *_every_block(config)]
 
 
 def _weights(config: RunConfig) -> Iterator[Problem]:
@@ -53,12 +53,13 @@ def _routes(config: RunConfig) -> Iterator[Problem]:
             )
 
 
-def _trackers(config: RunConfig) -> Iterator[Problem]:
-    for option, advice in config.tracking.unserved():
-        yield Problem(option, advice)
-
-
 def _targets(config: RunConfig) -> Iterator[Problem]:
     adapter = config.adapter
     if adapter.peft_lora_target_modules is not None and not adapter.peft_lora_target_modules:
         yield Problem("peft_lora_target_modules", "names no layer; name some, or leave it out for flux_lora_target")
+
+
+def _every_block(config: RunConfig) -> Iterator[Problem]:
+    interval = config.memory.gradient_checkpointing_interval
+    if interval not in {None, 1}:
+        yield Problem("gradient_checkpointing_interval", f"{interval} is not served yet; use 1, which is every block")

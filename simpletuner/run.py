@@ -25,6 +25,7 @@ from simpletuner.models.adapters.presets import PRESETS
 from simpletuner.models.assemble import Assembly, assemble
 from simpletuner.models.families import FAMILIES
 from simpletuner.models.family import Compute, Family, Weights
+from simpletuner.models.sources import is_folder
 from simpletuner.models.tread import Route
 from simpletuner.progress import Finished, JsonLines, Notice, Published, Reporter, RunStarted, Several
 from simpletuner.storage.local import LocalStore, write_whole
@@ -346,10 +347,10 @@ def _publish(config: RunConfig, folder: Path, step: int, reporter: Reporter) -> 
         files=(
             lora.FILE_NAME,
             CARD,
-            RESOLVED_CONFIG,
             "before_and_after.png",
             f"validation_images/step_{step}_*.png",
         ),
+        texts={RESOLVED_CONFIG: config.dump(public=True)},
         message=f"Trained for {step} steps",
     )
     try:
@@ -375,7 +376,7 @@ def _card(config: RunConfig, prepared: Prepared, trainer: Trainer, has_sheet: bo
     return card.render(
         card.Card(
             title=config.tracking.tracker_run_name,
-            base=prepared.weights.base,
+            base=None if is_folder(prepared.weights.base) else prepared.weights.base,
             repository=_repository(config),
             licence=family.licence,
             family=family.name,

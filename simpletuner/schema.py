@@ -13,7 +13,7 @@ from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args, get_ori
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
 from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, core_schema
+from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, PydanticUndefined, core_schema
 
 from simpletuner.errors import Problem
 
@@ -30,7 +30,7 @@ class NotYet:
 
 @dataclass(frozen=True)
 class NoEffect:
-    """Marks an option that is accepted and does nothing for FLUX; using it gives a notice."""
+    """Marks an option that is accepted and does nothing for FLUX; changing it gives a notice."""
 
     why: str
 
@@ -44,6 +44,7 @@ class Section(BaseModel):
         use_attribute_docstrings=True,
         str_strip_whitespace=True,
         coerce_numbers_to_str=True,
+        allow_inf_nan=False,
         protected_namespaces=(),
     )
 
@@ -53,20 +54,22 @@ class Section(BaseModel):
     @model_validator(mode="before")
     @classmethod
     def _unset(cls, given: Any) -> Any:
-        """A null, or an empty string where text is not expected, means that the option is not set."""
+        """A null, or an empty string where it means nothing, means that the option is not set."""
         if not isinstance(given, Mapping):
             return given
-        return {key: value for key, value in given.items() if value is not None and not cls._is_blank(key, value)}
-
-    @classmethod
-    def _is_blank(cls, key: str, value: Any) -> bool:
-        field = cls.model_fields.get(key)
-        return value == "" and field is not None and not takes_text(field)
+        fields = cls.model_fields
+        plain = {key: _plain(value, fields[key]) if key in fields else value for key, value in given.items()}
+        return {key: value for key, value in plain.items() if value is not None}
 
 
-def takes_text(field: FieldInfo) -> bool:
-    """Whether the empty string is a value of this option."""
-    return field.annotation is str or str in get_args(field.annotation)
+def _plain(value: Any, field: FieldInfo) -> Any:
+    """The value without outer blanks, or nothing when the option is not set by it."""
+    kinds = {field.annotation, *get_args(field.annotation)}
+    if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
+        return str(value).lower()  # a switch is no number, although Python takes true for 1
+    text = value.strip() if isinstance(value, str) else value
+    can_be_empty = str in kinds and choice_of(field) is None and field.default not in (None, PydanticUndefined)
+    return None if text == "" and not can_be_empty else text
 
 
 class Named(Mapping[str, T], Generic[T]):
@@ -154,16 +157,22 @@ class Variant(Named[type[Section]]):
         return {**value, self.key: self.check(value.get(self.key) or self.default)}
 
 
+def conflict(options: str, message: str) -> PydanticCustomError:
+    """What a section raises when options of it do not go together; `options` are their names, with commas."""
+    return PydanticCustomError("conflict", "{message}", {"options": options, "message": message})
+
+
 def _as_list(value: Any) -> Any:
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value if isinstance(value, (list, tuple)) else [value]
 
 
-TextList = Annotated[tuple[str, ...], BeforeValidator(_as_list)]
+Listed = BeforeValidator(_as_list)
+TextList = Annotated[tuple[str, ...], Listed]
 """Several words: a JSON list, or one string with commas."""
 
-NumberList = Annotated[tuple[float, ...], BeforeValidator(_as_list)]
+NumberList = Annotated[tuple[float, ...], Listed]
 """Several numbers: a JSON list, or one string with commas."""
 
 
@@ -193,21 +202,22 @@ def refusals(section: Section) -> Iterator[tuple[str, str]]:
         value = section.__dict__[name]
         for mark in marks(field):
             if isinstance(mark, NotYet) and value != field.get_default(call_default_factory=True):
-                yield name, f"{value!r} is not served yet; {mark.instead}"
-            if isinstance(mark, Choice) and value in mark.later:
-                yield name, f"'{value}' is not served yet; {mark.later[value]}"
+                yield name, f"{_shown(value)} is not served yet; {mark.instead}"
+            for one in value if isinstance(value, tuple) else (value,):
+                if isinstance(mark, Choice) and one in mark.later:
+                    yield name, f"'{one}' is not served yet; {mark.later[one]}"
 
 
 def without_effect(section: Section) -> Iterator[tuple[str, str]]:
-    """The options of a section that were given and do nothing, each with the reason."""
+    """The options of a section that were changed from their defaults and do nothing, each with the reason."""
     for name in sorted(section.model_fields_set):
-        for mark in marks(type(section).model_fields[name]):
-            if isinstance(mark, NoEffect):
-                yield name, mark.why
+        field = type(section).model_fields[name]
+        if section.__dict__[name] != field.get_default(call_default_factory=True):
+            yield from ((name, mark.why) for mark in marks(field) if isinstance(mark, NoEffect))
 
 
 def problems(
-    error: ValidationError, known: Iterable[str], name: Callable[[tuple[int | str, ...]], str]
+    error: ValidationError, known: Iterable[str], name: Callable[[tuple[int | str, ...]], str], *, page: str
 ) -> list[Problem]:
     """Say what pydantic found in words that name the option and the remedy.
 
@@ -215,17 +225,50 @@ def problems(
         error: What validation raised.
         known: Every option name, for the nearest-name hint.
         name: Turns the place inside the nested model into the words the user wrote.
+        page: The page of the documentation that lists the options.
     """
     options = list(known)
-    return [Problem(name(tuple(found["loc"])), _explain(found, options)) for found in error.errors()]
+    return [Problem(name(_options_of(found)), _explain(found, options, page)) for found in error.errors()]
 
 
-def _explain(found: ErrorDetails, options: list[str]) -> str:
+def _options_of(found: ErrorDetails) -> tuple[int | str, ...]:
+    return (*found["loc"], found["ctx"]["options"]) if found["type"] == "conflict" else tuple(found["loc"])
+
+
+def _explain(found: ErrorDetails, options: list[str], page: str) -> str:
     if found["type"] == "extra_forbidden":
-        return f"there is no option of this name; {did_you_mean(str(found['loc'][-1]), options)}see OPTIONS.md"
+        return f"there is no option of this name; {did_you_mean(str(found['loc'][-1]), options)}see {page}"
     if found["type"] == "missing":
         return "is required"
     message = found["msg"].removeprefix("Value error, ")
-    if found["type"] in {"unknown_choice", "value_error"}:
+    if found["type"] in {"unknown_choice", "value_error", "conflict"}:
         return message
-    return f"{message[0].lower()}{message[1:]}, got {found['input']!r}"
+    if found["type"] in _EXPECTED:
+        return f"{_EXPECTED[found['type']].format(**found.get('ctx', {}))}, got {_shown(found['input'])}"
+    return f"{message[0].lower()}{message[1:]}, got {_shown(found['input'])}"
+
+
+def _shown(value: object) -> str:
+    """A value as the user wrote it."""
+    text = str(value).lower() if isinstance(value, bool) else repr(value)
+    return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
+
+
+_LONGEST = 80
+
+
+_EXPECTED = {
+    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "must be a whole number"),
+    **dict.fromkeys(("float_parsing", "float_type", "finite_number"), "must be a number"),
+    **dict.fromkeys(("bool_parsing", "bool_type"), "must be true or false"),
+    **dict.fromkeys(("string_type", "path_type"), "must be text"),
+    **dict.fromkeys(("model_type", "mapping_type", "dict_type"), "must be an object"),
+    "tuple_type": "must be a list",
+    "greater_than": "must be above {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be below {lt:g}",
+    "less_than_equal": "must be at most {le:g}",
+    "too_short": "must have at least {min_length} in it",
+    "string_too_short": "must not be empty",
+}
+"""What pydantic's errors mean, in the words of the documentation."""

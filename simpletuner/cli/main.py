@@ -68,9 +68,7 @@ def main() -> None:
     0: done. 1: the run failed. 2: the config or the command line cannot be used. 130: interrupted.
     """
     try:
-        app(standalone_mode=False)
-    except click.exceptions.Exit as done:
-        sys.exit(done.exit_code)
+        sys.exit(app(standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(2)

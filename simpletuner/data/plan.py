@@ -137,7 +137,7 @@ def _read(given: object, number: int, placeholders: Mapping[str, str], found: li
     except PydanticCustomError as error:
         found.append(Problem(_place(id, ["type"]), error.message()))
     except ValidationError as error:
-        found.extend(problems(error, section.model_fields, lambda path: _place(id, map(str, path))))
+        found.extend(problems(error, section.model_fields, lambda path: _place(id, map(str, path)), page=_PAGE))
     else:
         assert isinstance(entry, (DataBackend, Embeds))
         return entry
@@ -285,5 +285,6 @@ def _no_folder(folder: Path) -> str:
     return f"there is no folder {folder}; make it and put your images there, or name another one"
 
 
+_PAGE = "documentation/DATALOADER.md"
 _MOST_MEGAPIXELS = 20
 _FEWEST_PIXELS = 16

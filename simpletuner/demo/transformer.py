@@ -15,7 +15,7 @@ from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokeniz
 from simpletuner.demo import autoencoder, shapes
 from simpletuner.demo.work import Part, Work
 
-STEPS = 3200
+STEPS = 2500
 
 
 def train(pipeline: FluxPipeline, work: Work) -> None:
@@ -140,8 +140,8 @@ def _moving_average(average: Tensor, current: Tensor, _updates: Tensor | int) ->
 
 
 def _descend(model: _Model, optimizers: dict[str, torch.optim.Optimizer], loss: Tensor, step: int) -> None:
-    """One step; the rate warms up, holds, then falls to zero over the last third, which is when details sharpen."""
-    scale = min(1.0, (step + 1) / 100, 3 * (STEPS - step) / STEPS)
+    """One step; the rate warms up, holds, then falls to zero over the last fifth, which is when details sharpen."""
+    scale = min(1.0, (step + 1) / 100, 5 * (STEPS - step) / STEPS)
     model.zero_grad()
     torch.autograd.backward(loss)
     torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Field
 
 from simpletuner.models.adapters.presets import PRESETS
 from simpletuner.models.families import FAMILIES
@@ -20,8 +20,12 @@ _NO_GROUP_OFFLOAD = NotYet("use gradient_checkpointing and base_model_precision 
 _NO_COMPILE = NotYet("leave it out: training runs without torch.compile")
 _NO_RAMTORCH = NotYet("use base_model_precision int8-quanto or nf4-bnb to save memory")
 _NO_SDNQ = NotYet("use base_model_precision int8-quanto or nf4-bnb")
-_SUB_OPTION = NoEffect("it belongs to an option that is not served yet")
 _ONLY_TWO = NoEffect("FLUX has two text encoders")
+
+
+def _belongs_to(option: str) -> NoEffect:
+    return NoEffect(f"it belongs to {option}, which is not served yet")
+
 
 MODEL_TYPES = words(
     "model type",
@@ -34,9 +38,9 @@ class Model(Section):
     """Which model is trained, and where its weights come from."""
 
     model_family: Annotated[str, FAMILIES] = "flux"
-    """The kind of model."""
+    """The kind of model; every flavour of FLUX.1 is of the family flux."""
     model_flavour: Annotated[str, FLAVOURS] | None = None
-    """Which published variant of the model to start from."""
+    """Which published variant of the model to start from; Krea when no path is given either."""
     model_type: Annotated[str, MODEL_TYPES] = "lora"
     """What is trained: an adapter, or the whole model."""
     pretrained_model_name_or_path: str | None = None
@@ -60,13 +64,11 @@ class Model(Section):
     controlnet: Annotated[bool, _NO_CONTROLNET] = False
     """Trains a ControlNet, which follows a picture besides the prompt."""
     control: Annotated[bool, _NO_CONTROLNET] = False
-    """Trains an adapter that takes a picture as additional channels."""
+    """Trains an adapter that sees a second picture as further channels of the image."""
     controlnet_model_name_or_path: Annotated[str | None, _NO_CONTROLNET] = None
     """The ControlNet to go on from."""
     controlnet_custom_config: Annotated[Mapping[str, Any] | str | None, _NO_CONTROLNET] = None
-    """Changes the shape of a new ControlNet."""
-    max_grounding_entities: Annotated[int, NotYet("leave it out: FLUX takes no boxes")] = 0
-    """How many boxes with captions an image may have."""
+    """Gives a new ControlNet another shape than usual."""
 
 
 MIXED_PRECISIONS = words(
@@ -103,17 +105,17 @@ class Precision(Section):
     text_encoder_2_precision: Annotated[str, PRECISIONS] = "no_change"
     """How the T5 text encoder is kept in memory."""
     text_encoder_3_precision: Annotated[str, _ONLY_TWO] = "no_change"
-    """Known from other model families."""
+    """How a third text encoder is kept in memory, which other model families have."""
     text_encoder_4_precision: Annotated[str, _ONLY_TWO] = "no_change"
-    """Known from other model families."""
+    """How a fourth text encoder is kept in memory, which other model families have."""
     base_model_default_dtype: Annotated[
         str, DTYPES, NoEffect("what is not packed has the precision of mixed_precision")
     ] = "bf16"
-    """The precision of what is not packed."""
+    """The precision of those weights that are not packed."""
     quantize_via: Annotated[str, QUANTIZE_VIA, NoEffect(_PACKED_IN_MAIN_MEMORY)] = "cpu"
-    """Where weights are packed."""
+    """Where weights are packed before they are used."""
     quantization_config: Annotated[Mapping[str, Any] | str | None, NotYet("use base_model_precision")] = None
-    """Settings of the packing in the form that diffusers takes."""
+    """How weights are packed, in the words of diffusers' own settings."""
     quantize_activations: Annotated[bool, NotYet("leave it out: only weights are packed")] = False
     """Packs what flows between layers too."""
     vae_dtype: Annotated[str, DTYPES] = "bf16"
@@ -121,39 +123,39 @@ class Precision(Section):
     disable_tf32: Annotated[bool, NoEffect("float32 arithmetic is never shortened to TF32")] = False
     """Keeps float32 arithmetic exact on NVIDIA cards."""
     sdnq_weights_dtype: Annotated[str | None, _NO_SDNQ] = None
-    """Settings of SDNQ."""
+    """The format in which the library SDNQ packs weights."""
     sdnq_group_size: Annotated[int | None, _NO_SDNQ] = None
-    """Settings of SDNQ."""
+    """How many weights share one scale when SDNQ packs them."""
     sdnq_use_svd: Annotated[bool | None, _NO_SDNQ] = None
-    """Settings of SDNQ."""
+    """Lets SDNQ keep the largest part of each weight matrix exact."""
     sdnq_svd_rank: Annotated[int | None, _NO_SDNQ] = None
-    """Settings of SDNQ."""
+    """How much of a weight matrix SDNQ keeps exact."""
     sdnq_svd_steps: Annotated[int | None, _NO_SDNQ] = None
-    """Settings of SDNQ."""
+    """How long SDNQ looks for the part that it keeps exact."""
     sdnq_use_hadamard: Annotated[bool | None, _NO_SDNQ] = None
-    """Settings of SDNQ."""
+    """Lets SDNQ rotate weights before it packs them, so that outliers cost less."""
     sdnq_hadamard_group_size: Annotated[int | None, _NO_SDNQ] = None
-    """Settings of SDNQ."""
+    """How many weights SDNQ rotates together."""
     sdnq_compile_mode: Annotated[str | None, _NO_SDNQ] = None
-    """Settings of SDNQ."""
+    """How SDNQ compiles its unpacking."""
     sdnq_quantized_matmul_dtype: Annotated[str | None, _NO_SDNQ] = None
-    """Settings of SDNQ."""
+    """The format in which SDNQ multiplies packed weights."""
     sdnq_use_quantized_matmul: Annotated[bool | None, _NO_SDNQ] = None
-    """Settings of SDNQ."""
+    """Lets SDNQ multiply packed weights without unpacking them."""
     sdnq_use_static_quantization: Annotated[bool | None, _NO_SDNQ] = None
-    """Settings of SDNQ."""
+    """Lets SDNQ pack weights once and not anew for each use."""
     sdnq_use_stochastic_rounding: Annotated[bool | None, _NO_SDNQ] = None
-    """Settings of SDNQ."""
+    """Lets SDNQ round at random, so that it is right on average."""
     sdnq_dequantize_fp32: Annotated[bool | None, _NO_SDNQ] = None
-    """Settings of SDNQ."""
+    """Lets SDNQ unpack weights in 32 bits."""
     sdnq_modules_to_not_convert: Annotated[TextList | None, _NO_SDNQ] = None
-    """Settings of SDNQ."""
+    """Names of layers that SDNQ does not pack."""
     sdnq_modules_to_not_use_matmul: Annotated[TextList | None, _NO_SDNQ] = None
-    """Settings of SDNQ."""
+    """Names of layers whose packed weights SDNQ always unpacks."""
     sdnq_modules_dtype_dict: Annotated[Mapping[str, Any] | str | None, _NO_SDNQ] = None
-    """Settings of SDNQ."""
+    """Other formats for some layers, for SDNQ."""
     sdnq_modules_quant_config: Annotated[Mapping[str, Any] | str | None, _NO_SDNQ] = None
-    """Settings of SDNQ."""
+    """Other settings for some layers, for SDNQ."""
 
 
 LORA_TYPES = words(
@@ -191,7 +193,7 @@ class Adapter(Section):
     """The adapter that is trained."""
 
     lora_type: Annotated[str, LORA_TYPES] = "standard"
-    """The kind of adapter."""
+    """The kind of adapter that is trained."""
     lora_rank: int = Field(default=16, ge=1)
     """The size of the adapter: a higher one learns more detail, needs more memory and overfits sooner."""
     lora_alpha: float | None = Field(default=None, gt=0)
@@ -207,30 +209,30 @@ class Adapter(Section):
     peft_lora_target_modules: Annotated[TextList | None, BeforeValidator(_module_names)] = None
     """Names of layers that get an adapter, instead of flux_lora_target: a list, or a string with commas."""
     peft_lora_mode: Annotated[str, LORA_MODES] = "standard"
-    """A variant of LoRA."""
-    singlora_ramp_up_steps: Annotated[int, _SUB_OPTION] = 0
-    """Settings of SingLoRA."""
+    """A variant of LoRA with one matrix or two beside each layer."""
+    singlora_ramp_up_steps: Annotated[int, _belongs_to("peft_lora_mode singlora")] = 0
+    """Over how many steps a SingLoRA adapter comes to full strength."""
     slider_lora_target: Annotated[bool, NotYet("use flux_lora_target mmdit")] = False
-    """Trains the layers that sliders use."""
+    """Trains the layers that slider adapters change."""
     use_dora: Annotated[bool, NotYet("leave it out to train a plain LoRA")] = False
-    """Trains length and direction of the weights separately."""
+    """Trains length and direction of each weight separately (DoRA)."""
     init_lora: Annotated[str | None, NotYet("use resume_from_checkpoint to go on from a run of your own")] = None
     """An adapter file to start from."""
-    init_lora_step: Annotated[int | None, _SUB_OPTION] = None
-    """The step that an adapter file stands at."""
-    init_lora_ema: Annotated[str | None, _SUB_OPTION] = None
-    """The averaged weights that go with an adapter file."""
+    init_lora_step: Annotated[int | None, _belongs_to("init_lora")] = None
+    """The step number at which training goes on from an adapter file."""
+    init_lora_ema: Annotated[str | None, _belongs_to("init_lora")] = None
+    """The averaged weights that belong to the adapter file in init_lora."""
     lycoris_config: Annotated[
         Mapping[str, Any] | str | None, NoEffect("it is read only with lora_type lycoris, which is not served yet")
     ] = None
     """Settings of a LyCORIS adapter: an object, or the path of a JSON file."""
-    init_lokr_norm: Annotated[float | None, _SUB_OPTION] = None
-    """How far a LoKr adapter starts from zero."""
+    init_lokr_norm: Annotated[float | None, _belongs_to("lora_type lycoris")] = None
+    """How far a LoKr adapter stands from zero at the start."""
     assistant_lora_path: Annotated[str | None, NotYet("leave it out: it is only of use with schnell")] = None
     """A helping adapter that is on while training and off afterwards."""
-    assistant_lora_strength: Annotated[float, _SUB_OPTION] = 1.0
+    assistant_lora_strength: Annotated[float, _belongs_to("assistant_lora_path")] = 1.0
     """How strongly the helping adapter acts in training."""
-    assistant_lora_inference_strength: Annotated[float, _SUB_OPTION] = 0.0
+    assistant_lora_inference_strength: Annotated[float, _belongs_to("assistant_lora_path")] = 0.0
     """How strongly the helping adapter acts in validation."""
     disable_assistant_lora: Annotated[bool, NoEffect("no helping adapter is used")] = False
     """Leaves the helping adapter out."""
@@ -238,8 +240,8 @@ class Adapter(Section):
     """Computes three layers of attention as one."""
     train_text_encoder: Annotated[bool, NotYet("leave it out: only the transformer is trained")] = False
     """Trains an adapter for the text encoder too."""
-    text_encoder_lr: Annotated[float | None, _SUB_OPTION] = None
-    """The learning rate of the text encoder's adapter."""
+    text_encoder_lr: Annotated[float | None, _belongs_to("train_text_encoder")] = None
+    """The learning rate of the text encoder's own adapter."""
 
 
 ATTENTIONS = words(
@@ -276,11 +278,11 @@ class Memory(Section):
     gradient_checkpointing: bool = True
     """Computes blocks twice instead of keeping what they computed: much less memory, about a third slower."""
     gradient_checkpointing_interval: int | None = Field(default=None, ge=1)
-    """Known from SimpleTuner: every n-th block is checkpointed; only every block is served."""
+    """Saves memory on every n-th block only; 1 means every block, the only way that is served."""
     gradient_checkpointing_segment_stride: Annotated[
         int | None, NotYet("leave it out: every block is checkpointed")
     ] = None
-    """Checkpoints the first blocks of each window of this many."""
+    """Saves memory on the first few of each so many blocks."""
     gradient_checkpointing_backend: Annotated[
         str,
         words(
@@ -289,88 +291,85 @@ class Memory(Section):
             later=dict.fromkeys(("unsloth", "torch-ffn", "unsloth-ffn"), "use torch"),
         ),
     ] = "torch"
-    """How blocks are computed twice."""
-    gradient_checkpointing_offload_attention: Annotated[bool, NotYet("leave it out")] = False
-    """Keeps what attention computed in main memory."""
-    gradient_checkpointing_offload_prefetch: Annotated[bool, _SUB_OPTION] = False
-    """Fetches it back ahead of time."""
-    gradient_checkpointing_offload_pin_memory_max_buckets: Annotated[int, _SUB_OPTION] = 12
-    """How much of it is kept in pinned memory."""
+    """Which code computes blocks a second time."""
+    gradient_checkpointing_offload_attention: Annotated[
+        bool, NotYet("leave it out: gradient_checkpointing saves more")
+    ] = False
+    """Keeps what attention has computed in main memory until it is needed again."""
+    gradient_checkpointing_offload_prefetch: Annotated[
+        bool, _belongs_to("gradient_checkpointing_offload_attention")
+    ] = False
+    """Fetches what was moved to main memory a little before it is needed."""
+    gradient_checkpointing_offload_pin_memory_max_buckets: Annotated[
+        int, _belongs_to("gradient_checkpointing_offload_attention")
+    ] = 12
+    """How many pieces of pinned main memory are held ready for this."""
     offload_during_startup: Annotated[bool, NoEffect("encoders are in memory only while they are used")] = False
-    """Moves encoders off the card when they are not used."""
+    """Moves encoders off the card while they are not used."""
     offload_during_save: Annotated[bool, NoEffect("only the adapter is saved, which is small")] = False
     """Moves the model off the card while saving."""
     enable_group_offload: Annotated[bool, _NO_GROUP_OFFLOAD] = False
     """Keeps groups of layers in main memory until they are needed."""
-    group_offload_type: Annotated[str, _SUB_OPTION] = "block_level"
-    """What a group is: a block or a layer."""
-    group_offload_blocks_per_group: Annotated[int, _SUB_OPTION] = 1
-    """How many blocks make a group."""
-    group_offload_use_stream: Annotated[bool, _SUB_OPTION] = False
-    """Fetches groups ahead of time."""
-    group_offload_to_disk_path: Annotated[str, _SUB_OPTION] = ""
-    """Keeps groups on disk."""
+    group_offload_type: Annotated[str, _belongs_to("enable_group_offload")] = "block_level"
+    """Which layers make a group: those of a block, or each by itself."""
+    group_offload_blocks_per_group: Annotated[int, _belongs_to("enable_group_offload")] = 1
+    """How many blocks make a group that is moved at once."""
+    group_offload_use_stream: Annotated[bool, _belongs_to("enable_group_offload")] = False
+    """Fetches the next group while the card still computes."""
+    group_offload_to_disk_path: Annotated[str, _belongs_to("enable_group_offload")] = ""
+    """The folder for groups that are kept on disk instead of in main memory."""
     group_offload_text_encoder: Annotated[bool, _NO_GROUP_OFFLOAD] = False
-    """Offloads the text encoders too."""
+    """Keeps groups of the text encoders' layers in main memory too."""
     group_offload_vae: Annotated[bool, _NO_GROUP_OFFLOAD] = False
-    """Offloads the image encoder too."""
+    """Keeps groups of the image encoder's layers in main memory too."""
     ramtorch: Annotated[bool, _NO_RAMTORCH] = False
     """Keeps weights in main memory and fetches each layer when it is needed."""
-    ramtorch_target_modules: Annotated[TextList | None, _SUB_OPTION] = None
-    """Which layers stay in main memory."""
-    ramtorch_transformer_percent: Annotated[int, _SUB_OPTION] = 100
-    """The share of layers that stay in main memory."""
+    ramtorch_target_modules: Annotated[TextList | None, _belongs_to("ramtorch")] = None
+    """Names of the layers whose weights stay in main memory."""
+    ramtorch_transformer_percent: Annotated[int, _belongs_to("ramtorch")] = 100
+    """The share of the transformer's layers whose weights stay in main memory, in percent."""
     ramtorch_text_encoder: Annotated[bool, _NO_RAMTORCH] = False
-    """Does so for the text encoders."""
-    ramtorch_text_encoder_percent: Annotated[int, _SUB_OPTION] = 100
-    """The share of layers that stay in main memory."""
+    """Keeps the weights of the text encoders in main memory."""
+    ramtorch_text_encoder_percent: Annotated[int, _belongs_to("ramtorch")] = 100
+    """The share of the text encoders' layers whose weights stay in main memory, in percent."""
     ramtorch_vae: Annotated[bool, _NO_RAMTORCH] = False
-    """Does so for the image encoder."""
+    """Keeps the weights of the image encoder in main memory."""
     ramtorch_controlnet: Annotated[bool, _NO_RAMTORCH] = False
-    """Does so for the ControlNet."""
-    ramtorch_disable_sync_hooks: Annotated[bool, _SUB_OPTION] = False
-    """Settings of RamTorch."""
-    ramtorch_disable_extensions: Annotated[bool, _SUB_OPTION] = True
-    """Settings of RamTorch."""
+    """Keeps the weights of the ControlNet in main memory."""
+    ramtorch_disable_sync_hooks: Annotated[bool, _belongs_to("ramtorch")] = False
+    """Leaves out waiting for weights that are still on their way."""
+    ramtorch_disable_extensions: Annotated[bool, _belongs_to("ramtorch")] = True
+    """Keeps only linear layers in main memory."""
     musubi_blocks_to_swap: Annotated[int, _NO_GROUP_OFFLOAD] = 0
-    """How many blocks stay in main memory until they are needed."""
-    musubi_block_swap_device: Annotated[str, _SUB_OPTION] = "cpu"
-    """Where swapped blocks stay."""
+    """How many of the last blocks stay in main memory until they are needed."""
+    musubi_block_swap_device: Annotated[str, _belongs_to("musubi_blocks_to_swap")] = "cpu"
+    """The place where swapped blocks stay."""
     attention_mechanism: Annotated[str, ATTENTIONS] = "diffusers"
     """Which code computes attention."""
-    sageattention_usage: Annotated[str, _SUB_OPTION] = "inference"
-    """When SageAttention is used."""
+    sageattention_usage: Annotated[str, _belongs_to("attention_mechanism sageattention")] = "inference"
+    """Whether SageAttention computes in training, in validation or in both."""
     sla_config: Annotated[Mapping[str, Any] | str | None, NotYet("use attention_mechanism diffusers")] = None
-    """Settings of sparse attention."""
+    """How sparse attention leaves parts out."""
     vae_enable_tiling: bool = False
     """Encodes and decodes large images in tiles: less memory, a little slower."""
     vae_enable_slicing: bool = False
     """Encodes and decodes the images of a batch one by one: less memory."""
     keep_vae_loaded: Annotated[bool, NotYet("leave it out: the image encoder is loaded when it is needed")] = False
     """Keeps the image encoder in memory during training."""
-    accelerator_cache_clear_interval: Annotated[int | None, NotYet("leave it out")] = None
-    """Gives free memory back to the card every so many steps."""
+    accelerator_cache_clear_interval: Annotated[int | None, NotYet("leave it out: memory is reused as it is")] = None
+    """Gives unused memory back to the card every so many steps."""
     dynamo_backend: Annotated[str, _NO_COMPILE] = "no"
-    """Compiles the model before training."""
-    dynamo_mode: Annotated[str, _SUB_OPTION] = ""
-    """How it is compiled."""
-    dynamo_fullgraph: Annotated[bool, _SUB_OPTION] = False
-    """Compiles it as a whole."""
-    dynamo_dynamic: Annotated[bool, _SUB_OPTION] = False
-    """Compiles it for changing sizes."""
+    """Compiles the model before training, which makes steps faster and the start slower."""
+    dynamo_mode: Annotated[str, _belongs_to("dynamo_backend")] = ""
+    """How hard the compiler tries."""
+    dynamo_fullgraph: Annotated[bool, _belongs_to("dynamo_backend")] = False
+    """Compiles the model as one piece or not at all."""
+    dynamo_dynamic: Annotated[bool, _belongs_to("dynamo_backend")] = False
+    """Compiles the model for images of changing sizes."""
     dynamo_use_regional_compilation: Annotated[bool, _NO_COMPILE] = False
-    """Compiles only the blocks."""
+    """Compiles only what repeats, the blocks."""
     fully_unload_text_encoder: Annotated[bool, NoEffect("encoders are in memory only while they are used")] = False
     """Removes text encoders from memory after caching."""
-
-    @model_validator(mode="after")
-    def _every_block(self) -> Memory:
-        if self.gradient_checkpointing_interval not in {None, 1}:
-            raise ValueError(
-                f"gradient_checkpointing_interval {self.gradient_checkpointing_interval} is not served yet; use 1, "
-                f"which checkpoints every block"
-            )
-        return self
 
 
 class TreadRoute(Section):
@@ -410,5 +409,7 @@ class Routing(Section):
 
     tread_config: Annotated[TreadConfig | None, BeforeValidator(_object)] = None
     """Lets a share of the image skip some blocks (TREAD): faster steps, and a loss that reads higher."""
-    diffusion_blocks_config: Annotated[Mapping[str, Any] | str | None, NotYet("leave it out")] = None
-    """Trains blocks one after the other."""
+    diffusion_blocks_config: Annotated[
+        Mapping[str, Any] | str | None, NotYet("leave it out: all blocks are trained")
+    ] = None
+    """Trains groups of blocks one after the other."""

@@ -11,7 +11,7 @@ import yaml
 _BODY = Template("""
 # $title
 
-A LoRA for [$base](https://huggingface.co/$base), trained with [SimpleTuner](https://github.com/simpletuner).
+A LoRA for $link, trained with SimpleTuner.
 $note
 $sheet
 ## Trigger words
@@ -57,7 +57,8 @@ class Card:
     """The facts of a card."""
 
     title: str
-    base: str
+    base: str | None
+    """The id of the base on the Hub, or nothing when it lies only on the trainer's machine."""
     repository: str
     licence: Mapping[str, str]
     family: str
@@ -78,7 +79,8 @@ def render(card: Card) -> str:
     """The card as Markdown with the header that the Hub reads."""
     body = _BODY.substitute(
         title=card.title,
-        base=card.base,
+        base=card.base or "path/to/the/base/model",
+        link=f"[{card.base}](https://huggingface.co/{card.base})" if card.base else "a local base model",
         repository=card.repository,
         note=f"\n{card.note}\n" if card.note else "",
         sheet=f"\n![before and after]({card.sheet})\n" if card.sheet else "",
@@ -98,8 +100,7 @@ def _header(card: Card) -> dict[str, object]:
     tags = [card.family, f"{card.family}-diffusers", "text-to-image", "image-to-image", "diffusers", "simpletuner"]
     header: dict[str, object] = {
         **card.licence,
-        "base_model": card.base,
-        "base_model_relation": "adapter",
+        **({"base_model": card.base, "base_model_relation": "adapter"} if card.base else {}),
         "library_name": "diffusers",
         "pipeline_tag": "text-to-image",
         "tags": [*tags, rating, "lora", "template:sd-lora", "standard"],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +19,8 @@ class Upload:
     folder: Path
     files: tuple[str, ...]
     """Paths and patterns inside the folder."""
+    texts: Mapping[str, str]
+    """Further files by their name in the repository."""
     message: str
 
 
@@ -28,7 +31,6 @@ def push(upload: Upload) -> str:
         PublishError: The Hub refused or could not be reached; the message says how to try again.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalTokenNotFoundError
 
     api = HfApi()
     try:
@@ -39,7 +41,14 @@ def push(upload: Upload) -> str:
             allow_patterns=list(upload.files),
             commit_message=upload.message,
         )
-    except (HfHubHTTPError, HFValidationError, LocalTokenNotFoundError, OSError) as error:
+        for name, text in upload.texts.items():
+            api.upload_file(
+                repo_id=created.repo_id,
+                path_or_fileobj=text.encode(),
+                path_in_repo=name,
+                commit_message=f"{upload.message}: {name}",
+            )
+    except Exception as error:  # an upload is somebody else's code, network and service: whatever fails, files are safe
         reason = str(error).strip().partition("\n")[0]
         raise PublishError(
             f"'{upload.repository}' could not be uploaded: {reason} Set HF_TOKEN to a token that may write, and try "

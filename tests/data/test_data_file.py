@@ -127,13 +127,13 @@ def test_caches_go_where_the_entry_its_cache_or_the_defaults_say() -> None:
     ("raw", "complaint"),
     [
         ([image(resoluton=1)], "data set 'subject' › resoluton: there is no option of this name; did you mean "
-                               "'resolution'? see OPTIONS.md"),
+                               "'resolution'? see documentation/DATALOADER.md"),
         ([{"id": "a", "type": "locl"}], "data set 'a' › type: no data backend is called 'locl'; did you mean 'local'? "
                                         "the choices are local, aws, csv, huggingface, webshart, memory"),
         ([{"id": "a"}], "data set 'a' › instance_data_dir: is required"),
         ([{"instance_data_dir": "x"}], "data set number 1 › id: is required"),
         (["a"], "data set number 1: must be an object in braces, got 'a'"),
-        ([image(repeats=-1)], "data set 'subject' › repeats: input should be greater than or equal to 0, got -1"),
+        ([image(repeats=-1)], "data set 'subject' › repeats: must be at least 0, got -1"),
         ([image(), image()], "data set 'subject' › id: 2 entries are called 'subject'; give each one its own id"),
         ([{"id": "t", "dataset_type": "text_embeds"}],
          "data file: has no data set with images; add one with type local and instance_data_dir"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import Field, SecretStr
+from pydantic import Field, SecretStr, model_validator
 
 from simpletuner.data.sources.memory import MemoryFolder
 from simpletuner.schema import NoEffect, NotYet, TextList, words
@@ -58,6 +59,15 @@ class Embeds(MemoryFolder):
     """The folder in the bucket."""
     aws_max_pool_connections: int = Field(default=128, ge=1)
     """How many connections are open at once."""
+
+
+    @model_validator(mode="before")
+    @classmethod
+    def _spellings(cls, given: Any) -> Any:
+        """Another spelling that files in use have."""
+        if not isinstance(given, Mapping):
+            return given
+        return {"disabled" if key == "disable" else key: value for key, value in given.items()}
 
 
 class TextEmbeds(Embeds):

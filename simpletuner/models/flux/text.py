@@ -44,7 +44,9 @@ def open_encoders(
 
 def _load(weights: Weights, precisions: Sequence[str], compute: Compute) -> FluxPipeline:
     from diffusers import FluxPipeline
+    from diffusers.utils import logging
 
+    logging.disable_progress_bar()
     with loading("The text encoders", weights.base):
         pipeline = FluxPipeline.from_pretrained(
             weights.base,

@@ -1,0 +1,84 @@
+"""How long does it take to say which pictures make up batch 1,000,000 of a data set of 100,000?
+
+A run that resumes asks this once. Against a sampler that has to be run from the beginning: one permutation an epoch.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import setting
+import torch
+
+from simpletuner.data.dataset import Dataset
+from simpletuner.data.items import Placement, Record, Size
+from simpletuner.data.manifest import Manifest
+from simpletuner.data.sampler import Order
+from simpletuner.data.sources import Local
+
+
+def main() -> None:
+    """Print how long it takes to get to a batch far away, and to the ones after it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--records", type=int, default=100_000, help="how many pictures the data set has")
+    parser.add_argument("--batch", type=int, default=1_000_000, help="the number of the batch")
+    parser.add_argument("--batch-size", type=int, default=4, help="how many pictures make a batch")
+    options = parser.parse_args()
+    setting.print_setting()
+    dataset = _dataset(options.records, options.batch_size)
+    order = Order([dataset], seed=1)
+    far, following = options.batch, range(options.batch + 1, options.batch + 1001)
+    rows = {
+        f"a plain sampler: every permutation up to batch {far:,}": setting.timed(
+            lambda: _plain(options.records, options.batch_size, far)
+        ),
+        "Order, made": setting.timed(lambda: Order([dataset], seed=1)),
+        "Order, batch 0": setting.timed(lambda: order.batch(0)),
+        f"Order, batch {far:,}": setting.timed(lambda: order.batch(far)),
+        "Order, each of the next 1,000": _each(setting.timed(lambda: [order.batch(one) for one in following]), 1000),
+    }
+    setting.print_table(
+        ("work", "wall", "processor"),
+        [[name, setting.milliseconds(time.wall), setting.milliseconds(time.cpu)] for name, time in rows.items()],
+    )
+
+
+def _dataset(count: int, batch_size: int) -> Dataset:
+    """Records in ten buckets, as a scan would have made them; there are no files."""
+    buckets = [Size(64 * (8 + number), 64 * (17 - number)) for number in range(10)]
+    placements = [Placement(bucket, (0, 0), bucket) for bucket in buckets]
+    records = tuple(
+        Record(f"{number}.jpg", "1", str(number), buckets[number % 10], placements[number % 10], ("a caption",))
+        for number in range(count)
+    )
+    entry = Local(id="pictures", instance_data_dir=Path())
+    return Dataset(
+        id=entry.id,
+        source=entry.open(),
+        records=records,
+        repeats=0,
+        probability=1.0,
+        batch_size=batch_size,
+        regularise=False,
+        options=entry,
+        manifest=Manifest(Path(), ()),
+    )
+
+
+def _plain(records: int, batch_size: int, batch: int) -> list[int]:
+    """What a sampler with a state must do: draw every epoch up to the one that holds the batch."""
+    generator = torch.Generator().manual_seed(1)
+    epoch, place = divmod(batch, -(-records // batch_size))
+    for _ in range(epoch + 1):
+        permutation = torch.randperm(records, generator=generator)
+    found: list[int] = permutation[place * batch_size : (place + 1) * batch_size].tolist()
+    return found
+
+
+def _each(time: setting.Time, count: int) -> setting.Time:
+    return setting.Time(time.wall / count, time.cpu / count)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Small real servers that tests talk to over HTTP."""
