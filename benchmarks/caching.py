@@ -1,7 +1,7 @@
 """How many pictures and captions a second go through the caches?
 
-Against the encoders alone, fed with the same pictures in the same batches, and against the plainest loop that leaves the
-same on disk: read, resize, encode, save, one after the other. Loading the encoders is not counted.
+Against the encoders alone, fed with the same pictures in the same batches, and against the plainest loop that leaves
+the same on disk: read, resize, encode, save, one after the other. Loading the encoders is not counted.
 """
 
 from __future__ import annotations

@@ -20,8 +20,8 @@ from simpletuner.config import RunConfig, load
 from simpletuner.demo import MODEL
 from simpletuner.selection import Selection
 
-# One thread, and none that waits by spinning: then processor seconds count work and nothing else. Libraries are told to be
-# silent, since they would otherwise write between the lines of the tables. All of this must be set before torch is loaded.
+# One thread, and none that waits by spinning: then processor seconds count work and nothing else. Libraries are told
+# to be silent, or they write between the lines of the tables. All of this must be set before torch is loaded.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")

@@ -1,4 +1,4 @@
-"""What people wrote about the project is true: files exist, links lead somewhere, messages are real, configs are valid."""
+"""What people wrote about the project is true: files exist, links lead somewhere, messages are real, configs valid."""
 
 import ast
 import inspect

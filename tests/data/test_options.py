@@ -43,7 +43,7 @@ def test_what_is_not_served_is_refused_with_advice() -> None:
     assert dict(refusals(DataDefaults(vae_cache_ondemand=True, caption_strategy="parquet"))) == {
         "caption_strategy": "'parquet' is not served yet; write each caption into a .txt file beside its image and "
         "use textfile",
-        "vae_cache_ondemand": "True is not served yet; leave it out: the cache is filled before training and reused",
+        "vae_cache_ondemand": "true is not served yet; leave it out: the cache is filled before training and reused",
     }
 
 
@@ -52,7 +52,7 @@ def test_what_is_not_served_may_be_switched_off() -> None:
 
 
 def test_what_has_no_effect_is_told() -> None:
-    assert dict(without_effect(DataDefaults(compress_disk_cache=True))) == {
+    assert dict(without_effect(DataDefaults(compress_disk_cache=False))) == {
         "compress_disk_cache": "caches are safetensors files, which hardly compress"
     }
 

@@ -60,7 +60,6 @@ class Embeds(MemoryFolder):
     aws_max_pool_connections: int = Field(default=128, ge=1)
     """How many connections are open at once."""
 
-
     @model_validator(mode="before")
     @classmethod
     def _spellings(cls, given: Any) -> Any:
