@@ -36,7 +36,7 @@ def main() -> None:
         pictures = setting.draw_pictures(folder / "pictures", options.images, shortest=128, longest=256)
         times = setting.taking_turns(_ways(folder, pictures), options.repeats)
     rows = [_row(name, setting.median(each), options.images) for name, each in times.items()]
-    setting.print_table(("way", "wall", "processor", "images/s"), rows)
+    setting.print_table(("way", "wall", "processor", "images/s", "images a processor second"), rows)
 
 
 def _ways(folder: Path, pictures: Path) -> dict[str, Callable[[], setting.Time]]:
@@ -83,7 +83,8 @@ def _digest(file) -> str:
 
 
 def _row(name: str, time: setting.Time, images: int) -> list[str]:
-    return [name, setting.milliseconds(time.wall), setting.milliseconds(time.cpu), f"{images / time.wall:,.0f}"]
+    rates = [f"{images / time.wall:,.0f}", f"{images / time.cpu:,.0f}"]
+    return [name, setting.milliseconds(time.wall), setting.milliseconds(time.cpu), *rates]
 
 
 if __name__ == "__main__":

@@ -99,9 +99,10 @@ def print_table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
 
 
 def milliseconds(seconds: float) -> str:
-    """1.5 ms and 1,500 ms alike, with as many digits as are worth reading."""
+    """0.012 ms, 1.5 ms and 1,500 ms: with as many digits as are worth reading."""
     number = seconds * 1000
-    return f"{number:,.1f} ms" if number < 100 else f"{number:,.0f} ms"
+    digits = 0 if number >= 100 else 1 if number >= 1 else 3
+    return f"{number:,.{digits}f} ms"
 
 
 def draw_pictures(folder: Path, count: int, *, shortest: int, longest: int, kind: str = "jpg") -> Path:

@@ -201,20 +201,23 @@ def _layers(
     found: list[Problem] = []
     missing: list[str] = []
     content = _from_variables(path, notices) if path.suffix == ".env" else files.read(path)
-    raw = files.filled(_unwrapped(content, path), {**DEMO_VARIABLES, **environment}, missing)
     layers: list[Mapping[str, Any]] = [
         _beside(path, notices),
-        _plain_keys(raw, found),
+        _plain_keys(_unwrapped(content, path), found),
         _from_environment(environment, notices),
         _plain_keys(files.arguments(list(words), OWNER), found),
     ]
-    found += [Problem(f"{{env:{name}}}", "this environment variable is not set") for name in dict.fromkeys(missing)]
     flat: dict[str, Any] = {}
     for layer in layers:
         modern, said = legacy.modernise(layer)
         flat |= {key: value for key, value in modern.items() if value is not None}
         notices += said
-    return flat, found
+    filled: dict[str, Any] = files.filled(flat, {**DEMO_VARIABLES, **environment}, missing)
+    return filled, [*found, *(_not_set(name) for name in dict.fromkeys(missing))]
+
+
+def _not_set(name: str, *within: str) -> Problem:
+    return Problem(" › ".join([*within, f"{{env:{name}}}"]), "this environment variable is not set")
 
 
 def _unwrapped(raw: Any, path: Path) -> Mapping[str, Any]:
@@ -281,8 +284,7 @@ def _data_file(
     missing: list[str] = []
     placeholders = {name: str(flat[name]) for name in ("model_family", "output_dir") if name in flat}
     entries, found = plan.read_entries(files.filled(raw, environment, missing), placeholders=placeholders)
-    found += [Problem(f"{place.name} › {{env:{name}}}", "this environment variable is not set") for name in missing]
-    return entries, found
+    return entries, [*found, *(_not_set(name, place.name) for name in dict.fromkeys(missing))]
 
 
 def _data_rules(entries: Sequence[DataEntry], wrong: Sequence[Problem], defaults: DataDefaults) -> list[Problem]:
@@ -322,7 +324,8 @@ def _place(place: tuple[int | str, ...]) -> str:
 
 
 def _unique(found: Sequence[Problem]) -> list[Problem]:
-    return list(dict.fromkeys(found))
+    """Each problem once, without those that only follow from a variable that is not set."""
+    return [problem for problem in dict.fromkeys(found) if "{env:" not in problem.what]
 
 
 def secrets_of(config: RunConfig) -> tuple[str, ...]:

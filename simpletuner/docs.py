@@ -269,14 +269,16 @@ def _property(field: FieldInfo, made: Mapping[str, Any]) -> dict[str, Any]:
     said = (field.description or "") + ("" if state == SERVED else f" ({state})")
     strict = {key: value for key, value in made.items() if key not in {"default", "description", "title"}}
     forms = [*strict.pop("anyOf", []), *([strict] if strict else [])]
-    forms += [text for form in forms for text in _as_text(form)] + [{"type": "null"}]
+    forms += [other for form in forms for other in _other_forms(form)] + [{"type": "null"}]
     unique = list({json.dumps(form, sort_keys=True): form for form in forms}.values())
     return {"description": said, **({"default": made["default"]} if "default" in made else {}), "anyOf": unique}
 
 
-def _as_text(form: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
-    """How a value may be written as text, as many files in use have it."""
+def _other_forms(form: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """How else a value may be written: nearly everything as text, as in many files, and text as a number."""
     match form.get("type"):
+        case "string" if len(form) == 1:
+            yield {"type": "number"}
         case "boolean":
             yield {"enum": ["true", "false", ""]}
         case "integer" | "number":

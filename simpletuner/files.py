@@ -125,7 +125,7 @@ def plain(key: str) -> str:
 
 
 def filled(value: Any, environment: Mapping[str, str], missing: list[str]) -> Any:
-    """The value with every ``{env:NAME}`` replaced; names that are not set are added to `missing`."""
+    """The value with every ``{env:NAME}`` replaced; names that are not set stay, and are added to `missing`."""
     if isinstance(value, Mapping):
         return {key: filled(one, environment, missing) for key, one in value.items()}
     if isinstance(value, list):
@@ -133,4 +133,4 @@ def filled(value: Any, environment: Mapping[str, str], missing: list[str]) -> An
     if not isinstance(value, str):
         return value
     missing.extend(name for name in _ENVIRONMENT.findall(value) if name not in environment)
-    return _ENVIRONMENT.sub(lambda found: environment.get(found[1], ""), value)
+    return _ENVIRONMENT.sub(lambda found: environment.get(found[1], found[0]), value)

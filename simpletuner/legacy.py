@@ -143,7 +143,8 @@ def _inverted(key: str, value: object) -> Told | None:
     if key not in INVERTED:
         return None
     opposite = str(value).strip().lower() in {"false", "0", "no", "off"}
-    return {INVERTED[key]: opposite}, f"{key} is the opposite of {INVERTED[key]} now, which is set to {opposite}"
+    said = f"{key} is the opposite of {INVERTED[key]} now, which is set to {str(opposite).lower()}"
+    return {INVERTED[key]: opposite}, said
 
 
 def _dropped(key: str, value: object) -> Told | None:

@@ -10,11 +10,12 @@ from simpletuner.models.sources import is_folder, looks_like_path
 
 if TYPE_CHECKING:
     from simpletuner.config import RunConfig
+    from simpletuner.models.options import Routing, TreadRoute
 
 
 def check(config: RunConfig) -> list[Problem]:
     """Every contradiction between sections."""
-    return [*_weights(config), *_publishing(config), *_routes(config), *_targets(config), *_every_block(config)]
+    return [*_weights(config), *_publishing(config), *routes(config.routing), *_targets(config), *_every_block(config)]
 
 
 def _weights(config: RunConfig) -> Iterator[Problem]:
@@ -42,15 +43,28 @@ def _publishing(config: RunConfig) -> Iterator[Problem]:
         yield Problem("hub_model_id", f"'{named}' is an address; give the id alone, such as you/my-lora")
 
 
-def _routes(config: RunConfig) -> Iterator[Problem]:
-    tread = config.routing.tread_config
-    for number, route in enumerate(tread.routes if tread else ()):
-        same_side = (route.start_layer_idx < 0) == (route.end_layer_idx < 0)
-        if same_side and route.end_layer_idx < route.start_layer_idx:
-            yield Problem(
-                f"tread_config.routes.{number}",
-                f"ends at block {route.end_layer_idx}, before it starts at {route.start_layer_idx}; swap them",
-            )
+def routes(options: Routing) -> Iterator[Problem]:
+    """Routes that end before they start, or go through blocks of an earlier one."""
+    given = options.tread_config.routes if options.tread_config else ()
+    for number, route in enumerate(given):
+        where = f"tread_config.routes.{number}"
+        start, end = route.start_layer_idx, route.end_layer_idx
+        if (start < 0) == (end < 0) and end < start:
+            yield Problem(where, f"ends at block {end}, before it starts at {start}; swap them")
+        for other in given[:number]:
+            if _share_blocks(route, other):
+                span = f"{other.start_layer_idx} to {other.end_layer_idx}"
+                yield Problem(
+                    where, f"goes through blocks of the route from {span}; let one begin after the other ends"
+                )
+
+
+def _share_blocks(one: TreadRoute, other: TreadRoute) -> bool:
+    """Whether two routes surely overlap; numbers from the front and from behind cannot be compared yet."""
+    starts = (one.start_layer_idx, other.start_layer_idx)
+    ends = (one.end_layer_idx, other.end_layer_idx)
+    is_comparable = len({number < 0 for number in (*starts, *ends)}) == 1
+    return is_comparable and max(starts) <= min(ends)
 
 
 def _targets(config: RunConfig) -> Iterator[Problem]:

@@ -105,7 +105,7 @@ class Named(Mapping[str, T], Generic[T]):
         name = str(value).strip()
         if name in self or name in self.later:
             return name
-        hint = did_you_mean(name, [*self, *self.later])
+        hint = did_you_mean(name, self) or did_you_mean(name, self.later)
         raise PydanticCustomError(
             "unknown_choice",
             "no {noun} is called '{name}'; {hint}the choices are {names}",

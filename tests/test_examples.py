@@ -46,7 +46,7 @@ def test_the_template_loads_with_the_files_it_names(checkout: Path) -> None:
     (checkout / "config" / "config.env").unlink(missing_ok=True)
     found = reading(checkout)
     assert (found.problems, found.notices) == ((), ())
-    assert found.config.run.output_dir == Path("output/my-subject")
+    assert found.config.run.output_dir == Path("output/subject")
 
 
 def test_the_template_is_for_a_card_of_24_gigabytes_and_thirty_pictures(checkout: Path) -> None:

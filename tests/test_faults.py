@@ -7,10 +7,10 @@ import sys
 import time
 from contextlib import contextmanager
 
+import house
 import pytest
 from safetensors import safe_open
 
-import house
 from simpletuner.errors import ConfigError, DataError, ModelError
 from simpletuner.progress import DatasetReady, StepDone
 
@@ -129,7 +129,10 @@ def test_a_read_only_cache_is_named(tmp_path, model, pictures):
 
 def test_a_full_disk_while_saving_is_named(tmp_path, model, pictures):
     path = house.write_run(tmp_path / "run", [house.data_set("subject", pictures)])
-    with small_disk(tmp_path / "disk", "size=200k") as disk, pytest.raises(Exception, match="(?i)no space left") as told:
+    with (
+        small_disk(tmp_path / "disk", "size=200k") as disk,
+        pytest.raises(Exception, match="(?i)no space left") as told,
+    ):
         house.run(path, model, f"output_dir={disk}/output", "lora_rank=32")
     assert type(told.value).__module__ == "simpletuner.errors"
 

@@ -2,9 +2,9 @@
 
 import json
 
+import house
 from safetensors import safe_open
 
-import house
 from simpletuner.progress import StageStarted, StepDone, TrainingStarted
 
 

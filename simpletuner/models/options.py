@@ -7,7 +7,7 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, Field
+from pydantic import BeforeValidator, Field, field_validator
 
 from simpletuner.models.adapters.presets import PRESETS
 from simpletuner.models.families import FAMILIES
@@ -386,8 +386,15 @@ class TreadRoute(Section):
 class TreadConfig(Section):
     """Routes for token routing."""
 
-    routes: tuple[TreadRoute, ...] = Field(min_length=1)
+    routes: tuple[TreadRoute, ...]
     """Ranges of blocks, one after the other."""
+
+    @field_validator("routes")
+    @classmethod
+    def _at_least_one(cls, value: tuple[TreadRoute, ...]) -> tuple[TreadRoute, ...]:
+        if not value:
+            raise ValueError("names no route; add one, or leave tread_config out")
+        return value
 
 
 def _object(value: Any) -> Any:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from simpletuner.errors import ModelError
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
@@ -41,6 +43,7 @@ class TokenRouter:
         self._generator: Callable[[], torch.Generator] | None = None
         self._kept: dict[Route, Tensor] = {}
         self._aside: dict[Route, Tensor] = {}
+        _check(routes, len(blocks))
         for route in routes:
             span = route.span(len(blocks))
             for number in span:
@@ -96,6 +99,23 @@ class TokenRouter:
         assert self._generator is not None
         order = torch.randperm(count, generator=self._generator())
         return order[: count - round(count * ratio)].sort().values
+
+
+def _check(routes: Sequence[Route], count: int) -> None:
+    """See that the blocks of the routes exist, and that no block lies on two routes."""
+    taken: set[int] = set()
+    for route in routes:
+        for block in (route.start, route.end):
+            if not -count <= block < count:
+                raise ModelError(f"tread_config names block {block}, but the network has {count}: 0 to {count - 1}.")
+        span = route.span(count)
+        if not span:
+            raise ModelError(f"tread_config has a route that ends at block {route.end}, before block {route.start}.")
+        if taken & set(span):
+            raise ModelError(
+                f"tread_config has two routes through block {min(taken & set(span))}; let them not overlap."
+            )
+        taken |= set(span)
 
 
 def _rows(tables: tuple[Tensor, Tensor], kept: Tensor, text_length: int) -> tuple[Tensor, Tensor]:

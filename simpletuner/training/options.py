@@ -243,7 +243,7 @@ class Objective(Section):
         str, words("padding", {"unmodified": "Padding stays as T5 encodes it."}, later={"zero": "use unmodified"})
     ] = "unmodified"
     """What the T5 encoder's output holds behind the end of a prompt."""
-    tokenizer_max_length: int | None = Field(default=None, ge=1)
+    tokenizer_max_length: int | None = Field(default=None, ge=1, le=512)
     """How many tokens of a caption count; 512 for dev unless given."""
     loss_type: Annotated[str, LOSSES] = "l2"
     """How the difference between what the model says and what it should say is measured."""
@@ -561,16 +561,16 @@ class Validation(Section):
 
 
 def _size(text: str) -> tuple[int, int]:
-    width, _, height = text.lower().partition("x")
+    width, cross, height = text.lower().partition("x")
     try:
-        numbers = float(width), float(height or width)
+        numbers = float(width), float(height if cross else width)
     except ValueError as error:
         raise ValueError(f"'{text}' is not a size; write 1024 or 1024x768") from error
     if not all(0 < number < 20_000 for number in numbers):
         raise ValueError(f"'{text}' is not a size; write 1024 or 1024x768")
-    if not height and _MOST_MEGAPIXELS < numbers[0] < 128:
+    if not cross and _MOST_MEGAPIXELS < numbers[0] < 128:
         raise ValueError(f"'{text}' would be megapixels; for an edge in pixels write {text}x{text}")
-    if not height and numbers[0] < 128:
+    if not cross and numbers[0] < 128:
         numbers = (math.sqrt(numbers[0] * 1e6),) * 2
     return max(16, round(numbers[0] / 16) * 16), max(16, round(numbers[1] / 16) * 16)
 

@@ -4,6 +4,7 @@ import pytest
 import tiny
 import torch
 
+from simpletuner.errors import ModelError
 from simpletuner.models.tread import Route, TokenRouter
 
 ROUTES = [[Route(1, -2, 0.5)], [Route(0, 1, 0.25), Route(3, 6, 0.75)], [Route(4, -1, 0.5)]]
@@ -82,3 +83,17 @@ def test_another_generator_keeps_other_tokens():
         first = predict(denoiser)
     with router.step(lambda: torch.Generator().manual_seed(2)):
         assert not torch.equal(predict(denoiser), first)
+
+
+@pytest.mark.parametrize(
+    ("routes", "said"),
+    [
+        ([Route(1, 8, 0.5)], "names block 8, but the network has 8: 0 to 7"),
+        ([Route(-9, 3, 0.5)], "names block -9"),
+        ([Route(5, -5, 0.5)], "ends at block -5, before block 5"),
+        ([Route(1, 3, 0.5), Route(-6, 5, 0.5)], "two routes through block 2"),
+    ],
+)
+def test_routes_that_the_network_does_not_have_are_refused(routes, said):
+    with pytest.raises(ModelError, match=said):
+        TokenRouter(tiny.denoiser().blocks, routes)

@@ -4,10 +4,9 @@ import os
 import subprocess
 import sys
 
+import house
 import pytest
 import yaml
-
-import house
 from servers import hub
 
 

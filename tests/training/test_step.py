@@ -3,12 +3,12 @@
 import math
 from dataclasses import replace
 
+import house
 import pytest
+import tiny
 import torch
 from diffusers import FluxPipeline
 
-import house
-import tiny
 from simpletuner.errors import TrainingError
 from simpletuner.models.adapters import lora
 from simpletuner.models.adapters.lora import LoraPlan

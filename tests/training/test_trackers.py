@@ -4,11 +4,11 @@ import json
 import struct
 from pathlib import Path
 
+import house
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from wandb.proto import wandb_internal_pb2
 
-import house
 from simpletuner.progress import ImagesSaved, StepDone
 from simpletuner.training import trackers
 from simpletuner.training.trackers import Guarded, Identity

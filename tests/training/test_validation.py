@@ -1,12 +1,12 @@
 """Validation draws exactly what the stock pipeline of diffusers draws, and leaves training as it was."""
 
+import house
 import numpy as np
 import pytest
 import torch
 from diffusers import FluxPipeline
 from PIL import Image
 
-import house
 from simpletuner.progress import ImagesSaved
 
 PROMPT = "a red circle on a white background"
@@ -49,9 +49,7 @@ def levels(image):
 
 @pytest.mark.parametrize("real", [1.0, 3.0])
 def test_pictures_with_and_without_the_adapter_equal_those_of_stock_diffusers(tmp_path, model, pictures, real):
-    path = house.write_run(
-        tmp_path, [house.data_set("subject", pictures)], **OPTIONS, validation_guidance_real=real
-    )
+    path = house.write_run(tmp_path, [house.data_set("subject", pictures)], **OPTIONS, validation_guidance_real=real)
     outcome, recorded = house.run(path, model)
     (saved,) = [event for event in recorded.events if isinstance(event, ImagesSaved)]
     ours = Image.open(saved.paths[0])

@@ -1,0 +1,96 @@
+"""Keys of SimpleTuner's configs: every one is known, and older ones are understood with a notice."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from simpletuner.config import OWNER, Reading, read
+from simpletuner.errors import ConfigError
+from simpletuner.legacy import ENVIRONMENT_NAMES, INVERTED, OBSOLETE, RENAMED, modernise
+
+NAMES = (Path(__file__).parent / "appendix" / "option_names.txt").read_text().split()
+
+
+def reading(folder: Path, **options: object) -> Reading:
+    (folder / "data.json").write_text(json.dumps([{"id": "subject", "instance_data_dir": "pictures"}]))
+    path = folder / "config.json"
+    path.write_text(json.dumps({"data_backend_config": "data.json", **options}))
+    return read(path, environment={}, folder=folder)
+
+
+def unknown(folder: Path, names: list[str]) -> list[str]:
+    """The names that are not known, whatever is said about their values."""
+    try:
+        reading(folder, **{name: ["no value of any option"] for name in names})
+    except ConfigError as error:
+        return [problem.where for problem in error.problems if "there is no option of this name" in problem.what]
+    return []
+
+
+def test_every_option_of_the_reference_is_known_by_name(tmp_path: Path) -> None:
+    assert unknown(tmp_path, NAMES) == []
+    assert unknown(tmp_path, ["not_an_option"]) == ["not_an_option"]
+
+
+def test_every_option_of_ours_is_one_of_the_reference() -> None:
+    assert set(OWNER) - set(NAMES) == set()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in OWNER and not name.startswith("_")])
+def test_a_name_that_is_no_option_any_more_gives_a_notice(name: str) -> None:
+    _, notices = modernise({name: "1"})
+    assert len(notices) == 1
+    assert notices[0].startswith(f"{name} ")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "modern", "notice"),
+    [
+        ("save_total_limit", 3, {"checkpoints_total_limit": 3},
+         "save_total_limit is called checkpoints_total_limit now"),
+        ("validation_steps", 50, {"validation_step_interval": 50},
+         "validation_steps is called validation_step_interval now"),
+        ("checkpointing_steps", 5, {"checkpoint_step_interval": 5},
+         "checkpointing_steps is called checkpoint_step_interval now"),
+        ("vae_cache_preprocess", "false", {"vae_cache_ondemand": True},
+         "vae_cache_preprocess is the opposite of vae_cache_ondemand now, which is set to true"),
+        ("ignore_final_epochs", True, {"strict_epoch_limit": False},
+         "ignore_final_epochs is the opposite of strict_epoch_limit now, which is set to false"),
+        ("aspect_ratio_bucketing", True, {}, "aspect_ratio_bucketing has no meaning any more and is ignored"),
+        ("crepa_lambda", 0.5, {}, "crepa_lambda has no effect on FLUX and is ignored"),
+        ("pretrained_vae_model_name_or_path", "madebyollin/sdxl-vae-fp16-fix", {},
+         "pretrained_vae_model_name_or_path madebyollin/sdxl-vae-fp16-fix belongs to SDXL and is ignored"),
+        ("pretrained_vae_model_name_or_path", "my/vae", {"pretrained_vae_model_name_or_path": "my/vae"}, None),
+        ("crepa_enabled", True, {"crepa_enabled": True}, None),
+        ("lora_rank", 8, {"lora_rank": 8}, None),
+    ],
+)  # fmt: skip
+def test_an_older_key_becomes_todays(key: str, value: object, modern: dict[str, object], notice: str | None) -> None:
+    assert modernise({key: value}) == (modern, [notice] if notice else [])
+
+
+def test_todays_key_wins_over_the_older_one_in_the_same_file(tmp_path: Path) -> None:
+    both = reading(tmp_path, save_total_limit=3, checkpoints_total_limit=7)
+    assert both.config.checkpoints.checkpoints_total_limit == 7
+
+
+def test_an_older_key_on_the_command_line_wins_over_todays_in_the_file(tmp_path: Path) -> None:
+    reading(tmp_path, checkpoint_step_interval=500)
+    path = tmp_path / "config.json"
+    newer = read(path, ["checkpointing_steps=50"], environment={}, folder=tmp_path).config
+    assert newer.checkpoints.checkpoint_step_interval == 50
+
+
+def test_an_older_key_that_is_not_set_changes_nothing(tmp_path: Path) -> None:
+    config = reading(tmp_path, vae_cache_preprocess=None, save_total_limit=None).config
+    assert config.data_defaults.vae_cache_ondemand is False
+    assert config.checkpoints.checkpoints_total_limit == 5
+
+
+def test_every_older_key_leads_to_an_option() -> None:
+    tables = (RENAMED, INVERTED, ENVIRONMENT_NAMES)
+    assert {option for table in tables for option in table.values()} <= set(OWNER)
+    assert not (set(RENAMED) | set(INVERTED) | OBSOLETE) & set(OWNER)
