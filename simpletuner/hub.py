@@ -1,21 +1,26 @@
-"""Whether a repository on the Hub is there and may be read, asked in a second and without its weights."""
+"""Whether a repository on the Hub is there and may be read, asked in a second or two and without its weights."""
 
 from __future__ import annotations
+
+_SECONDS = 3.0
 
 
 def reachable(repository: str, revision: str | None) -> str | None:
     """What is wrong with a repository, or None when it can be read."""
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, RepositoryNotFoundError
+    from huggingface_hub import HfApi, get_token
+    from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
+    # The error of the HTTP library that the Hub client uses, which has changed over time: the base of its own.
+    network_error = HfHubHTTPError.__bases__[0]
     try:
-        HfApi().auth_check(repository) if revision is None else HfApi().model_info(
-            repository, revision=revision, timeout=3
-        )
-    except GatedRepoError:
-        return f"{repository} is gated: accept its licence on its page on the Hub, and set HF_TOKEN"
+        found = HfApi().model_info(repository, revision=revision, timeout=_SECONDS)
+    except RevisionNotFoundError:
+        return f"{repository} has no revision '{revision}' on the Hub"
     except RepositoryNotFoundError:
         return f"{repository} is not on the Hub, or not open to you: check the id, and set HF_TOKEN"
-    except (HfHubHTTPError, OSError) as error:
-        return f"{repository} could not be asked for: {str(error).strip().partition(chr(10))[0]}"
+    except (network_error, OSError) as error:
+        reason = str(error).strip().partition("\n")[0] or type(error).__name__
+        return f"{repository} could not be looked up on the Hub: {reason}"
+    if found.gated and get_token() is None:
+        return f"{repository} is gated: accept its licence on its page on the Hub, and set HF_TOKEN"
     return None

@@ -87,7 +87,10 @@ def _file_places(path: Path) -> Iterator[Path]:
 def _environment_places(name: str, environment: Mapping[str, str], folder: Path) -> Iterator[Path]:
     backends = ("SIMPLETUNER_CONFIG_BACKEND", "CONFIG_BACKEND", "CONFIG_TYPE")
     backend = next((environment[key] for key in backends if environment.get(key)), "")
-    files = [_BACKENDS[backend]] if backend in _BACKENDS else list(NAMES)
+    if backend and backend not in _BACKENDS:
+        told = f"'{backend}' is no kind of config; the kinds are {', '.join(_BACKENDS)}"
+        raise ConfigError("the environment", [Problem("SIMPLETUNER_CONFIG_BACKEND", told)])
+    files = [_BACKENDS[backend]] if backend else list(NAMES)
     roots = [folder / name, folder / "config" / name] if name else [folder / "config", folder]
     yield from (root / file for root in roots for file in files)
 

@@ -66,13 +66,13 @@ class Console:
     def _begin(self, name: str, total: int, done: int = 0) -> None:
         self._end()
         self._stage = _Stage(name, total, done)
-        if self._terminal.is_terminal:
+        if self._terminal.is_terminal and total:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bars = Progress(*columns, TextColumn("{task.fields[facts]}"), console=self._terminal)
             self._task = self._bars.add_task(name, total=total, completed=done, facts="")
             self._bars.start()
         else:
-            self._say(f"{name}: {done}/{total}")
+            self._say(f"{name}: {done}/{total}" if total else name)
 
     def _advance(self, count: int, facts: str = "") -> None:
         if self._stage is None:
@@ -81,11 +81,13 @@ class Console:
         if self._bars is not None and self._task is not None:
             self._bars.update(self._task, advance=count, facts=facts)
         elif self._is_time(self._stage):
-            self._say(f"{self._stage.name}: {self._stage.done}/{self._stage.total} {facts}".rstrip())
+            of_all = f"/{self._stage.total}" if self._stage.total else ""
+            self._say(f"{self._stage.name}: {self._stage.done}{of_all} {facts}".rstrip())
 
     def _is_time(self, stage: _Stage) -> bool:
         now = time.monotonic()
-        if now - stage.said < _SECONDS_BETWEEN_LINES and stage.done < stage.total:
+        is_last = bool(stage.total) and stage.done >= stage.total
+        if now - stage.said < _SECONDS_BETWEEN_LINES and not is_last:
             return False
         stage.said = now
         return True

@@ -17,7 +17,7 @@ from simpletuner.demo.work import Work
 def main() -> None:
     """Train what is not trained yet, then put the pipeline where the package looks for it."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--work", type=Path, default=Path("demo-work"), help="where a broken run resumes from")
+    parser.add_argument("--work", type=Path, default=Path("cache/demo-model"), help="where a broken run resumes from")
     parser.add_argument("--out", type=Path, default=MODEL, help="where to put the finished pipeline")
     parser.add_argument("--seed", type=int, default=0, help="what all random draws follow from")
     parser.add_argument("--threads", type=int, default=2, help="how many cores to use")

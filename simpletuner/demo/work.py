@@ -31,7 +31,7 @@ class Work:
     folder: Path
     seed: int
     bf16: bool
-    """Multiply in bf16: almost twice as fast on processors with AVX-512 BF16, several times slower on others."""
+    """Train the autoencoder in bf16: much faster on processors with AVX-512 BF16, several times slower on others."""
 
     def steps(self, stage: str, total: int, parts: Mapping[str, Part]) -> Iterator[int]:
         """The numbers of the steps still to be taken, saving the parts now and then and after the last one."""

@@ -6,7 +6,7 @@ import base64
 import hashlib
 import json
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
@@ -25,6 +25,7 @@ class Hub(ThreadingHTTPServer):
         self.files: dict[str, dict[str, bytes]] = {}
         self.private: dict[str, bool] = {}
         self.large: dict[str, bytes] = {}
+        self.models: dict[str, dict[str, object]] = {}
         self.fail_with: int | None = None
 
     def environment(self) -> dict[str, str]:
@@ -72,8 +73,19 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/api/whoami-v2":
             self._answer({"name": OWNER, "type": "user", "auth": {"accessToken": {"role": "write"}}})
+        elif self.path.startswith("/api/models/"):
+            self._describe(*self.path.split("?")[0].removeprefix("/api/models/").split("/revision/"))
         else:
             self._answer({"error": "not found"}, 404)
+
+    def _describe(self, name: str, revision: str = "main") -> None:
+        facts = self.server.models.get(name)
+        if facts is None:
+            self._answer({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
+        elif revision != "main":
+            self._answer({"error": "Invalid rev id"}, 404, {"X-Error-Code": "RevisionNotFound"})
+        else:
+            self._answer({"id": name, "tags": [], "downloads": 0, "likes": 0, "private": False, **facts})
 
     def _create(self, wanted: dict[str, object]) -> None:
         name = f"{wanted.get('organization') or OWNER}/{wanted['name']}"
@@ -130,9 +142,11 @@ class _Handler(BaseHTTPRequestHandler):
             self.rfile.readline()
         self.rfile.readline()
 
-    def _answer(self, body: object, status: int = 200) -> None:
+    def _answer(self, body: object, status: int = 200, headers: Mapping[str, str] | None = None) -> None:
         data = json.dumps(body).encode()
         self.send_response(status)
+        for name, value in (headers or {}).items():
+            self.send_header(name, value)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(data)))
         self.end_headers()
