@@ -11,7 +11,7 @@ def reachable(repository: str, revision: str | None) -> str | None:
     from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
     # The error of the HTTP library that the Hub client uses, which has changed over time: the base of its own.
-    network_error = HfHubHTTPError.__bases__[0]
+    network_error: type[Exception] = HfHubHTTPError.__bases__[0]
     try:
         found = HfApi().model_info(repository, revision=revision, timeout=_SECONDS)
     except RevisionNotFoundError:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from contextlib import ExitStack
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from simpletuner.data.dataset import Dataset, open_all
 from simpletuner.data.plan import captions_folder, latents_folder
 from simpletuner.data.sampler import Order
 from simpletuner.data.sources import DataBackend
-from simpletuner.errors import CheckpointError, PublishError
+from simpletuner.errors import CheckpointError, PublishError, SimpleTunerError
 from simpletuner.models.adapters import lora
 from simpletuner.models.adapters.presets import PRESETS
 from simpletuner.models.assemble import Assembly, assemble
@@ -27,7 +27,7 @@ from simpletuner.models.families import FAMILIES
 from simpletuner.models.family import Compute, Family, Weights
 from simpletuner.models.sources import is_folder
 from simpletuner.models.tread import Route
-from simpletuner.progress import Finished, JsonLines, Notice, Published, Reporter, RunStarted, Several
+from simpletuner.progress import Failed, Finished, JsonLines, Notice, Published, Reporter, RunStarted, Several
 from simpletuner.storage.local import LocalStore, write_whole
 from simpletuner.training import card, checkpoint, optimizers, prompts, publish
 from simpletuner.training.batches import Batches
@@ -71,9 +71,9 @@ def train(config: RunConfig, console: Reporter) -> Outcome:
     with ExitStack() as open_things:
         reporter = Several(console, JsonLines(folder / PROGRESS), *_trackers(config, folder))
         open_things.callback(reporter.close)
-        folder.mkdir(parents=True, exist_ok=True)
+        open_things.enter_context(_told(reporter))
         reporter.report(RunStarted(str(folder), config.flat()))
-        write_whole(folder / RESOLVED_CONFIG, config.dump().encode())
+        LocalStore(folder).write(RESOLVED_CONFIG, config.dump().encode())
         checkpoints = Checkpoints(folder, config.checkpoints.checkpoints_total_limit)
         resume_from = _resume_from(config, checkpoints, reporter)
         runtime = _runtime(config, resume_from)
@@ -83,6 +83,16 @@ def train(config: RunConfig, console: Reporter) -> Outcome:
         outcome = _finish(config, prepared, trainer, adapter, reporter)
         reporter.report(Finished(str(folder), outcome.steps))
     return outcome
+
+
+@contextmanager
+def _told(reporter: Reporter) -> Iterator[None]:
+    """Whoever follows the run is told about its end too."""
+    try:
+        yield
+    except SimpleTunerError as error:
+        reporter.report(Failed(str(error)))
+        raise
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,6 @@ import subprocess
 import sys
 
 import pytest
-
 from servers import hub
 
 CODE = "import sys; from simpletuner.hub import reachable; print(reachable(sys.argv[1], sys.argv[2] or None))"

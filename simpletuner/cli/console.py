@@ -15,7 +15,6 @@ from simpletuner.progress import (
     CheckpointSaved,
     DatasetReady,
     Event,
-    Failed,
     ImagesSaved,
     Notice,
     Published,
@@ -53,6 +52,7 @@ class Console:
         elif isinstance(event, Advanced):
             self._advance(event.count)
         elif isinstance(event, TrainingStarted):
+            self._end()
             self._say(f"training: {event.trainable_parameters / 1e6:.2f} M weights, {event.total_steps} steps")
         elif isinstance(event, StepDone):
             self._step(event)
@@ -131,8 +131,6 @@ def _line(event: Event) -> str | None:
         return f"images: {event.sheet}"
     if isinstance(event, Published):
         return f"published: {event.url}"
-    if isinstance(event, Failed):
-        return f"failed: {event.message}"
     return None
 
 

@@ -9,7 +9,7 @@ import tiny
 import torch
 from diffusers import FluxPipeline
 
-from simpletuner.errors import TrainingError
+from simpletuner.errors import DoesNotFit, TrainingError
 from simpletuner.models.adapters import lora
 from simpletuner.models.adapters.lora import LoraPlan
 from simpletuner.models.adapters.presets import PRESETS
@@ -158,3 +158,14 @@ def test_a_loss_that_is_not_finite_names_step_files_and_data_set(make):
 def test_noise_depends_on_the_sample_number_alone():
     assert derive(7, "noise", 12) == derive(7, "noise", 12)
     assert len({derive(7, "noise", 12), derive(8, "noise", 12), derive(7, "sigma", 12), derive(7, "noise", 13)}) == 4
+
+
+def test_running_out_of_memory_names_the_options_that_would_help(make):
+    trainer = make(gradient_checkpointing=False, train_batch_size=2)
+
+    def exhausted(module, args, given):
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    trainer.denoiser.module.register_forward_pre_hook(exhausted, with_kwargs=True)
+    with pytest.raises(DoesNotFit, match="gradient_checkpointing: true; base_model_precision: int8-quanto; a smaller"):
+        trainer._accumulate(batch())
