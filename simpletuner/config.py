@@ -124,15 +124,23 @@ def load(
     """
     folder = folder or Path.cwd()
     path = selection.find(chosen, environment, folder)
-    reading = read(path, words, environment=environment, folder=folder)
-    found = [*reading.problems, *plan.missing_folders(reading.config.data)]
-    if found:
-        raise ConfigError(str(path), found)
+    reading = read(path, words, environment=environment, folder=folder, look_for_images=True)
+    if reading.problems:
+        raise ConfigError(str(path), reading.problems)
     return reading
 
 
-def read(path: Path, words: Sequence[str] = (), *, environment: Mapping[str, str], folder: Path) -> Reading:
+def read(
+    path: Path,
+    words: Sequence[str] = (),
+    *,
+    environment: Mapping[str, str],
+    folder: Path,
+    look_for_images: bool = False,
+) -> Reading:
     """Read one config file and its data file, with the layers above them, into a typed config.
+
+    With `look_for_images`, folders of images that do not exist are problems too.
 
     Raises:
         ConfigError: A key is unknown, a value has the wrong type, or a file is missing or broken.
@@ -148,6 +156,8 @@ def read(path: Path, words: Sequence[str] = (), *, environment: Mapping[str, str
     together = [*unserved, *rules.check(config)]
     if not any(OWNER.get(problem.where) == "data_defaults" for problem in mistyped):
         together += _data_rules(entries, wrong, config.data_defaults)
+    if look_for_images:
+        together += plan.missing_folders(entries)
     if found:
         raise ConfigError(str(path), _unique([*found, *together]))
     for name in SECTIONS:

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
-from simpletuner.caching.tensors import TensorCache
+from simpletuner.caching.tensors import TensorCache, settle
 from simpletuner.data.dataset import Dataset
 from simpletuner.data.items import Record
 from simpletuner.errors import DataError
@@ -76,13 +77,16 @@ class LatentCache:
             return broken
         reporter.report(StageStarted("image latents", len(missing)))
         with codec() as opened, ThreadPoolExecutor() as pool:
-            for batch in _by_bucket(missing, batch_size):
-                prepared = list(zip(batch, pool.map(_prepared, batch), strict=True))
+            writing: list[Future[None]] = []
+            for prepared in _ahead(pool, _by_bucket(missing, batch_size)):
                 for one, outcome in prepared:
                     if isinstance(outcome, DataError):
                         broken[one.dataset.id][one.record.key] = str(outcome)
-                self._encode([(one, image) for one, image in prepared if not isinstance(image, DataError)], opened)
-                reporter.report(Advanced(len(batch)))
+                readable = [(one, image) for one, image in prepared if not isinstance(image, DataError)]
+                settle(writing)
+                writing = self._encode(readable, opened, pool)
+                reporter.report(Advanced(len(prepared)))
+            settle(writing)
         return broken
 
     def get(self, dataset: str, record: Record) -> tuple[Tensor, Tensor]:
@@ -97,12 +101,17 @@ class LatentCache:
         for key in cache.missing(by_key):
             yield _Wanted(dataset, by_key[key], cache, key)
 
-    def _encode(self, batch: Sequence[tuple[_Wanted, Image.Image]], codec: Codec) -> None:
+    def _encode(
+        self, batch: Sequence[tuple[_Wanted, Image.Image]], codec: Codec, pool: ThreadPoolExecutor
+    ) -> list[Future[None]]:
+        """Encode a batch; its entries are written while the next one is encoded."""
         if not batch:
-            return
+            return []
         found = codec.encode(_pixels([image for _, image in batch]))
-        for number, (one, _) in enumerate(batch):
-            one.cache.put(one.key, {"mean": found.mean[number], "std": found.std[number]})
+        return [
+            pool.submit(one.cache.put, one.key, {"mean": found.mean[number], "std": found.std[number]})
+            for number, (one, _) in enumerate(batch)
+        ]
 
 
 def _key(cache: TensorCache, record: Record) -> str:
@@ -118,6 +127,17 @@ def _by_bucket(wanted: Sequence[_Wanted], batch_size: int) -> Iterator[Sequence[
     for entries in buckets.values():
         for start in range(0, len(entries), batch_size):
             yield entries[start : start + batch_size]
+
+
+def _ahead(
+    pool: ThreadPoolExecutor, batches: Iterator[Sequence[_Wanted]]
+) -> Iterator[list[tuple[_Wanted, Image.Image | DataError]]]:
+    """The batches with their images; the images of the next batch are read while the current one is used."""
+    coming: list[tuple[_Wanted, Future[Image.Image | DataError]]] = []
+    for batch in chain(batches, [()]):
+        current, coming = coming, [(one, pool.submit(_prepared, one)) for one in batch]
+        if current:
+            yield [(one, image.result()) for one, image in current]
 
 
 def _prepared(wanted: _Wanted) -> Image.Image | DataError:

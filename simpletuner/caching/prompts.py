@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Protocol
 
-from simpletuner.caching.tensors import TensorCache
+from simpletuner.caching.tensors import TensorCache, settle
 from simpletuner.progress import Advanced, Reporter, StageStarted
 
 if TYPE_CHECKING:
@@ -45,13 +46,19 @@ class PromptCache:
         if not missing:
             return
         reporter.report(StageStarted("text embeddings", len(missing)))
-        with encoder() as encode:
+        with encoder() as encode, ThreadPoolExecutor() as pool:
+            writing: list[Future[None]] = []
             for start in range(0, len(missing), batch_size):
                 prompts = missing[start : start + batch_size]
-                for prompt, tensors in zip(prompts, encode(prompts), strict=True):
-                    cache = self._homes[prompt]
-                    cache.put(cache.key(prompt), tensors)
+                encoded = encode(prompts)
+                settle(writing)
+                writing = [pool.submit(self._put, *one) for one in zip(prompts, encoded, strict=True)]
                 reporter.report(Advanced(len(prompts)))
+            settle(writing)
+
+    def _put(self, prompt: str, tensors: Mapping[str, Tensor]) -> None:
+        cache = self._homes[prompt]
+        cache.put(cache.key(prompt), tensors)
 
     def __getitem__(self, prompt: str) -> dict[str, Tensor]:
         """The conditioning of one prompt, without a batch axis."""

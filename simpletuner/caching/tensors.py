@@ -8,6 +8,7 @@ appear whole, so two runs may fill one cache at the same time.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from concurrent.futures import Future
 from hashlib import blake2b
 from typing import TYPE_CHECKING
 
@@ -66,3 +67,9 @@ class TensorCache:
                 f"the cache entry {key} cannot be read: {error}. Delete this file and start again; it is made anew."
             ) from error
         return found
+
+
+def settle(writing: Iterable[Future[None]]) -> None:
+    """Wait for entries that are being written; what went wrong with one of them is raised here."""
+    for entry in writing:
+        entry.result()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import sys
+from difflib import get_close_matches
 
 import click
 
@@ -28,6 +29,12 @@ LATER = {
 }
 
 
+def did_you_mean(name: str) -> str:
+    """A question with the nearest command, or nothing."""
+    near = get_close_matches(name, list(COMMANDS), n=1)
+    return f"did you mean '{near[0]}'? " if near else ""
+
+
 class Commands(click.Group):
     """Finds a command by its name and loads its module only then."""
 
@@ -40,7 +47,7 @@ class Commands(click.Group):
         if cmd_name in LATER:
             raise click.UsageError(f"'{cmd_name}' is not served yet; {LATER[cmd_name]}.")
         if cmd_name not in COMMANDS:
-            return None
+            raise click.UsageError(f"no command is called '{cmd_name}'; {did_you_mean(cmd_name)}see --help")
         command: click.Command = importlib.import_module(f"simpletuner.cli.{cmd_name}").command
         return command
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from pathlib import Path
+from shutil import which
+from typing import TYPE_CHECKING
 
 from simpletuner.config import SECTIONS, Reading
 from simpletuner.data.sources.base import DataBackend
-from simpletuner.run import Outcome
+
+if TYPE_CHECKING:
+    from simpletuner.run import Outcome
 
 _WIDTH = 34
 
@@ -52,7 +57,13 @@ def closing(outcome: Outcome, *, is_demo: bool) -> str:
     ]
     lines = ["", f"Done: {outcome.steps} steps.", ""]
     lines += [f"  {name:18} {_relative(value)}" for name, value in rows if value]
-    return "\n".join([*lines, "", *(_DEMO_NEXT if is_demo else _NEXT)])
+    picture = _PICTURE if is_demo and outcome.sheet else ()
+    return "\n".join([*lines, "", *picture, *(_demo_next() if is_demo else _NEXT)])
+
+
+def _program() -> str:
+    """How the person can call this program: by its name where the shell finds it, otherwise by its path."""
+    return "simpletuner" if which("simpletuner") else _relative(Path(sys.argv[0]))
 
 
 def _relative(value: object) -> str:
@@ -64,14 +75,20 @@ def _relative(value: object) -> str:
         return str(value)
 
 
-_DEMO_NEXT = (
+def _demo_next() -> tuple[str, ...]:
+    program = _program()
+    return (
+        "To train on your own pictures:",
+        "  1. put them in a folder, with a .txt file of the same name beside each, or think of a trigger word",
+        f"  2. {program} configure    asks a few questions and writes config/config.json",
+        "  3. ./train.sh" if Path("train.sh").is_file() else f"  3. {program} train",
+    )
+
+
+_PICTURE = (
     "Open the before-and-after picture: on the left what the small demo model drew, on the right the same with the",
     "adapter that you have just trained.",
     "",
-    "To train on your own pictures:",
-    "  1. put them in a folder, with a .txt file of the same name beside each, or think of a trigger word",
-    "  2. simpletuner configure      asks a few questions and writes config/config.json",
-    "  3. ./train.sh",
 )
 _NEXT = (
     "Load it in diffusers with: pipeline.load_lora_weights(...); the model card shows the whole example.",

@@ -137,11 +137,17 @@ def _read(given: object, number: int, placeholders: Mapping[str, str], found: li
     except PydanticCustomError as error:
         found.append(Problem(_place(id, ["type"]), error.message()))
     except ValidationError as error:
+        if section.not_yet:
+            found.append(_not_served(id, filled.get("type"), section))
         found.extend(problems(error, section.model_fields, lambda path: _place(id, map(str, path)), page=_PAGE))
     else:
         assert isinstance(entry, (DataBackend, Embeds))
         return entry
     return None
+
+
+def _not_served(id: object, kind: object, section: type[Section]) -> Problem:
+    return Problem(_place(id, ["type"]), f"'{kind}' is not served yet; {section.not_yet}")
 
 
 def _place(id: object, path: Iterable[str]) -> str:
@@ -223,7 +229,7 @@ def _shared_folders(entries: Sequence[DataEntry], defaults: DataDefaults) -> Ite
 
 def _alone(entry: DataEntry, defaults: DataDefaults) -> Iterator[Problem]:
     if entry.not_yet:
-        yield Problem(where(entry, "type"), f"'{entry.type}' is not served yet; {entry.not_yet}")
+        yield _not_served(entry.id, entry.type, type(entry))
         return
     for name, remedy in _refusals(entry):
         yield Problem(where(entry, name), remedy)

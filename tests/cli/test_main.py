@@ -36,7 +36,7 @@ def test_the_version_is_shown():
 
 def test_an_unknown_command_is_refused_with_two():
     done = call("trian")
-    assert done.returncode == 2 and "No such command 'trian'" in done.stderr
+    assert done.returncode == 2 and "no command is called 'trian'; did you mean 'train'? see --help" in done.stderr
 
 
 @pytest.mark.parametrize("name", ["server", "export", "push", "cache"])

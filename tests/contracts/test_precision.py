@@ -28,7 +28,7 @@ def test_packing_keeps_the_output_close(name):
 def test_only_the_large_layers_of_the_blocks_are_packed(name):
     plain, denoiser = tiny.flux(), packed(name)
     large = {layer for layer, _ in packable(plain, [*plain.transformer_blocks, *plain.single_transformer_blocks])}
-    assert len(large) == 3 * 12 + 5 * 5
+    assert len(large) == 3 * 14 + 5 * 6
     for layer, module in denoiser.module.named_modules():
         if isinstance(plain.get_submodule(layer), torch.nn.Linear) and layer not in large:
             assert type(module) is torch.nn.Linear, layer
