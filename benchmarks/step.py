@@ -21,8 +21,9 @@ from simpletuner.models.adapters import lora
 from simpletuner.models.adapters.presets import PRESETS
 from simpletuner.models.families import FAMILIES
 from simpletuner.models.family import Compute, Denoiser
+from simpletuner.preparation import Prepared, prepare
 from simpletuner.progress import Event, Recorded, StepDone
-from simpletuner.run import Prepared, build_trainer, prepare
+from simpletuner.run import build_trainer
 from simpletuner.training.checkpoint import Checkpoints
 from simpletuner.training.runtime import Runtime
 

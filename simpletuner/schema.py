@@ -35,6 +35,11 @@ class NoEffect:
     why: str
 
 
+def belongs_to(option: str) -> NoEffect:
+    """Marks an option that only acts together with another one, which is not served yet."""
+    return NoEffect(f"it belongs to {option}, which is not served yet")
+
+
 class Section(BaseModel):
     """A frozen group of options; a key it does not know is an error."""
 

@@ -13,7 +13,8 @@ from simpletuner.config import RunConfig, load
 from simpletuner.demo import shapes
 from simpletuner.demo.pretrain import untrained_pipeline, write
 from simpletuner.progress import Recorded
-from simpletuner.run import Outcome, train
+from simpletuner.results import Outcome
+from simpletuner.run import train
 from simpletuner.selection import Selection
 
 CONFIG = {

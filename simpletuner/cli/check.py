@@ -11,7 +11,6 @@ from simpletuner.cli.summary import describe
 from simpletuner.config import Reading, load
 from simpletuner.demo.start import prepare_demo
 from simpletuner.hub import reachable
-from simpletuner.models.families import FAMILIES
 from simpletuner.models.sources import is_folder
 
 
@@ -37,15 +36,7 @@ def command(
 def _weights(reading: Reading, offline: bool) -> list[str]:
     """What there is to say about weights that are not on this machine."""
     model = reading.config.model
-    weights = FAMILIES[model.model_family].weights(
-        flavour=model.model_flavour,
-        base=model.pretrained_model_name_or_path,
-        transformer=model.pretrained_transformer_model_name_or_path,
-        transformer_subfolder=model.pretrained_transformer_subfolder,
-        vae=model.pretrained_vae_model_name_or_path,
-        revision=model.revision,
-        variant=model.variant,
-    )
+    weights = model.weights()
     remote = sorted({source for source in (weights.base, weights.transformer, weights.vae) if not is_folder(source)})
     if offline:
         return [f"{source} was not looked at: --offline" for source in remote]

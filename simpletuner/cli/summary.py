@@ -12,7 +12,7 @@ from simpletuner.config import SECTIONS, Reading
 from simpletuner.data.sources.base import DataBackend
 
 if TYPE_CHECKING:
-    from simpletuner.run import Outcome
+    from simpletuner.results import Outcome
 
 _WIDTH = 34
 

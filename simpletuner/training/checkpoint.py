@@ -69,6 +69,29 @@ class Checkpoints:
             notice(f"{path.name} is passed over: {damage}")
         return None
 
+    def chosen(self, wanted: str | None, notice: Callable[[str], None]) -> Path | None:
+        """The checkpoint that `resume_from_checkpoint` stands for: latest, a name, a path, or none.
+
+        Raises:
+            CheckpointError: The named one does not exist or is damaged.
+        """
+        name = (wanted or "none").strip()
+        if name.lower() == "none":
+            return None
+        if name == "latest":
+            return self.newest(notice)
+        path = next((one for one in (self.folder / name, Path(name)) if one.is_dir()), None)
+        if path is None:
+            raise CheckpointError(
+                f"resume_from_checkpoint: there is no checkpoint '{name}' in '{self.folder}'. There are: "
+                f"{', '.join(one.name for one in self.all()) or 'none'}."
+            )
+        if reason := damaged(path):
+            raise CheckpointError(
+                f"resume_from_checkpoint: '{path}' cannot be used: {reason}. Choose another, or latest."
+            )
+        return path
+
     def all(self) -> list[Path]:
         """Every checkpoint folder, oldest step first."""
         if not self.folder.is_dir():

@@ -14,8 +14,9 @@ from simpletuner.models.adapters import lora
 from simpletuner.models.adapters.lora import LoraPlan
 from simpletuner.models.adapters.presets import PRESETS
 from simpletuner.models.family import Compute
+from simpletuner.preparation import prepare
 from simpletuner.progress import Recorded
-from simpletuner.run import build_trainer, prepare
+from simpletuner.run import build_trainer
 from simpletuner.seeds import derive
 from simpletuner.training.batches import Batch
 from simpletuner.training.checkpoint import Checkpoints

@@ -1,0 +1,166 @@
+"""What a config means for each part of a run: pure functions from options to plans."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from simpletuner import seeds
+from simpletuner.config import RunConfig
+from simpletuner.data.dataset import Dataset
+from simpletuner.data.sampler import Order
+from simpletuner.data.sources import DataBackend
+from simpletuner.models.adapters import lora
+from simpletuner.models.adapters.presets import PRESETS
+from simpletuner.models.assemble import Assembly
+from simpletuner.models.families import FAMILIES
+from simpletuner.models.family import Compute, Family, Weights
+from simpletuner.models.tread import Route
+from simpletuner.training import checkpoint, optimizers
+from simpletuner.training.metadata import modelspec
+from simpletuner.training.runtime import Runtime
+from simpletuner.training.schedules import LearningRate
+from simpletuner.training.trainer import Schedule
+
+if TYPE_CHECKING:
+    import torch
+
+
+def family(config: RunConfig) -> Family:
+    """The family of the model."""
+    return FAMILIES[config.model.model_family]
+
+
+def cache_folder(config: RunConfig) -> Path:
+    """The folder for caches that have no place of their own."""
+    return Path(config.run.cache_dir) if config.run.cache_dir else Path("cache")
+
+
+def seed_of_run(config: RunConfig, resume_from: Path | None) -> int:
+    """The seed of the config, or, where that leaves it open, the one of the run that is resumed, or a new one."""
+    if config.run.seed is not None and config.run.seed > 0:
+        return config.run.seed
+    if resume_from is not None:
+        return checkpoint.seed_of(resume_from)
+    return seeds.fresh()
+
+
+def codec_compute(config: RunConfig, runtime: Runtime) -> Compute:
+    """Where and how exactly images are encoded and decoded."""
+    import torch
+
+    dtype = torch.float32 if config.precision.vae_dtype in {"fp32", "no"} else torch.bfloat16
+    return Compute(runtime.device, dtype)
+
+
+def assembly(config: RunConfig, runtime: Runtime) -> Assembly:
+    """What is done to the base network."""
+    adapter = config.adapter
+    explicit = adapter.peft_lora_target_modules or ()
+    preset = PRESETS.get(adapter.flux_lora_target, ())
+    tread = config.routing.tread_config
+    routes = tread.routes if tread else ()
+    return Assembly(
+        precision=config.precision.base_model_precision,
+        adapter=lora.LoraPlan(
+            targets=lora.targets(preset, explicit),
+            rank=adapter.lora_rank,
+            alpha=adapter.lora_rank if adapter.lora_alpha is None else adapter.lora_alpha,
+            dropout=adapter.lora_dropout,
+            init="gaussian" if adapter.lora_init_type == "gaussian" else "default",
+        ),
+        adapter_dtype=_adapter_dtype(config, runtime),
+        gradient_checkpointing=config.memory.gradient_checkpointing,
+        routes=[Route(one.start_layer_idx, one.end_layer_idx, one.selection_ratio) for one in routes],
+        seed=seeds.derive(runtime.seed, "adapter"),
+    )
+
+
+def _adapter_dtype(config: RunConfig, runtime: Runtime) -> torch.dtype:
+    """Trained weights are float32, but for the optimizer that was made for bf16 ones."""
+    import torch
+
+    return runtime.compute.dtype if config.optimization.optimizer == "adamw_bf16" else torch.float32
+
+
+def schedule(config: RunConfig, order: Order) -> Schedule:
+    """How long the run is, and when it does what."""
+    accumulation = config.duration.gradient_accumulation_steps
+    per_epoch = math.ceil(order.batches_per_epoch / accumulation)
+    total = config.duration.max_train_steps or math.ceil(
+        (config.duration.num_train_epochs or 1) * order.batches_per_epoch / accumulation
+    )
+    return Schedule(
+        total_steps=total,
+        epochs=math.ceil(total / per_epoch),
+        accumulation=accumulation,
+        checkpoint_every=config.checkpoints.checkpoint_step_interval,
+        validate_every=config.validation.validation_step_interval,
+    )
+
+
+def learning_rate(config: RunConfig, schedule: Schedule, runtime: Runtime) -> LearningRate:
+    """The learning rate at every step."""
+    options = config.optimization
+    factor = config.duration.train_batch_size * schedule.accumulation * runtime.processes
+    peak = options.learning_rate
+    if options.lr_scale:
+        peak *= math.sqrt(factor) if options.lr_scale_sqrt else factor
+    return LearningRate(
+        name=options.lr_scheduler,
+        peak=peak,
+        end=options.lr_end,
+        warmup_steps=options.lr_warmup_steps,
+        total_steps=schedule.total_steps,
+        power=options.lr_power,
+    )
+
+
+def optimizer_settings(config: RunConfig, rate: LearningRate) -> optimizers.Settings:
+    """What the optimizer is made with."""
+    options = config.optimization
+    return optimizers.Settings(
+        rate.peak, options.optimizer_beta1, options.optimizer_beta2, dict(options.optimizer_config or {})
+    )
+
+
+def noise_shift(config: RunConfig, height: int, width: int) -> float:
+    """The noise shift for latents of this height and width."""
+    if config.objective.flow_schedule_auto_shift:
+        return family(config).automatic_shift(height, width)
+    return config.objective.flow_schedule_shift or 1.0
+
+
+def levers(config: RunConfig) -> tuple[str, ...]:
+    """Options that save memory and are not used, cheapest first."""
+    offered = {
+        "gradient_checkpointing: true": not config.memory.gradient_checkpointing,
+        "base_model_precision: int8-quanto": config.precision.base_model_precision == "no_change",
+        "base_model_precision: nf4-bnb": config.precision.base_model_precision == "int8-quanto",
+        "a smaller train_batch_size with more gradient_accumulation_steps": config.duration.train_batch_size > 1,
+        "optimizer: bnb-adamw8bit": config.optimization.optimizer in {"adamw", "torch-adamw", "bnb-adamw"},
+        "a tread_config": config.routing.tread_config is None,
+        "a smaller lora_rank": config.adapter.lora_rank > 16,
+        "a smaller resolution": True,
+    }
+    return tuple(lever for lever, helps in offered.items() if helps)
+
+
+def triggers(config: RunConfig) -> list[str]:
+    """The words that the adapter listens to."""
+    own = [prompt for entry in config.data if isinstance(entry, DataBackend) for prompt in entry.instance_prompt or ()]
+    return list(dict.fromkeys([*config.data_defaults.instance_prompt, *own]))
+
+
+def metadata(config: RunConfig, sources: Weights, datasets: Sequence[Dataset]) -> dict[str, str]:
+    """What the adapter file says about itself."""
+    largest = max(record.placement.bucket for dataset in datasets for record in dataset.records)
+    return modelspec(
+        architecture=family(config).architecture(sources),
+        title=config.tracking.tracker_run_name,
+        resolution=f"{largest[0]}x{largest[1]}",
+        triggers=triggers(config),
+        comment=config.publishing.modelspec_comment,
+    )

@@ -1,0 +1,66 @@
+"""Who is told how training goes, and what is uploaded."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+from simpletuner.schema import Listed, NoEffect, NotYet, Section, belongs_to, words
+from simpletuner.training.trackers import TRACKERS
+
+
+class Publishing(Section):
+    """What is uploaded."""
+
+    push_to_hub: bool = False
+    """Uploads the result to the Hugging Face Hub."""
+    push_checkpoints_to_hub: Annotated[bool, NotYet("use push_to_hub, which uploads the result")] = False
+    """Uploads every checkpoint."""
+    push_to_hub_background: Annotated[bool, NoEffect("the upload comes after training")] = False
+    """Uploads while training goes on."""
+    hub_model_id: str | None = None
+    """The repository on the Hub, such as you/my-lora; tracker_project_name unless given."""
+    model_card_private: bool = True
+    """Makes the repository private."""
+    model_card_safe_for_work: bool = False
+    """Says on the model card that the model is safe for work."""
+    model_card_note: str | None = None
+    """A text of your own for the model card."""
+    modelspec_comment: str | None = None
+    """A comment that is kept inside the adapter file."""
+    publishing_config: Annotated[Any, NotYet("use push_to_hub")] = None
+    """Uploads to storage services other than the Hub."""
+
+
+NONE = "none"
+REPORTS = words(
+    "tracker",
+    {
+        NONE: "No tracker; progress.jsonl is always written.",
+        "all": "Every tracker that is served.",
+        **{name: TRACKERS.summary(name) for name in TRACKERS},
+    },
+    later=TRACKERS.later,
+)
+
+
+class Tracking(Section):
+    """Who is told how training goes."""
+
+    report_to: Annotated[tuple[Annotated[str, REPORTS], ...], Listed] = (NONE,)
+    """Trackers to report to: tensorboard, wandb, both with a comma, all, or none."""
+    tracker_project_name: str = "simpletuner"
+    """The project in the tracker."""
+    tracker_run_name: str = "simpletuner-testing"
+    """The name of the run in the tracker, and the title of the model."""
+    tracker_image_layout: Annotated[str, NoEffect("images are shown as a gallery")] = "gallery"
+    """How pictures are shown in the tracker."""
+    custom_tracker: Annotated[str | None, NotYet("use tensorboard or wandb")] = None
+    """A tracker of your own."""
+    webhook_config: Annotated[Any, NotYet("follow progress.jsonl in the output folder")] = None
+    """Sends messages about the run to other services."""
+    webhook_reporting_interval: Annotated[int | None, belongs_to("webhook_config")] = None
+    """The number of seconds between two such messages."""
+
+    def trackers(self) -> list[str]:
+        """The trackers to open."""
+        return [name for name in TRACKERS if name in self.report_to or "all" in self.report_to]
