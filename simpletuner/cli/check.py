@@ -16,9 +16,15 @@ from simpletuner.models.sources import is_folder
 
 @click.command("check", context_settings=PASS_ON)
 @click.option("--offline", is_flag=True, help="Touch no network; say what was therefore not looked at.")
+@click.option("-a", "--all", "with_defaults", is_flag=True, help="Show every option, not only those that are set.")
 @selecting
 def command(
-    config: str | None, env: str | None, example: str | None, overrides: tuple[str, ...], offline: bool
+    config: str | None,
+    env: str | None,
+    example: str | None,
+    overrides: tuple[str, ...],
+    offline: bool,
+    with_defaults: bool,
 ) -> None:
     """Check a config and show the run it makes, without training.
 
@@ -30,7 +36,7 @@ def command(
     reading = load(selection, words, environment=os.environ)
     for text in [*reading.notices, *_weights(reading, offline)]:
         click.echo(f"note: {text}")
-    click.echo(describe(reading))
+    click.echo(describe(reading, with_defaults=with_defaults))
 
 
 def _weights(reading: Reading, offline: bool) -> list[str]:

@@ -17,12 +17,13 @@ if TYPE_CHECKING:
 _WIDTH = 34
 
 
-def describe(reading: Reading) -> str:
-    """The resolved run: every option that is not at its default, by section, and the data sets."""
+def describe(reading: Reading, *, with_defaults: bool = False) -> str:
+    """The resolved run: what the config sets, or every option, by section; and the data sets."""
     lines = [f"{reading.path} is valid."]
     for name in SECTIONS:
         section = reading.config.__dict__[name]
-        changed = {key: section.__dict__[key] for key in type(section).model_fields if key in section.model_fields_set}
+        names = [key for key in type(section).model_fields if with_defaults or key in section.model_fields_set]
+        changed = {key: section.__dict__[key] for key in names}
         if changed:
             lines += ["", (type(section).__doc__ or name).strip().partition("\n")[0]]
             lines += [f"  {key:{_WIDTH}} {_shown(value)}" for key, value in changed.items()]

@@ -178,3 +178,11 @@ def test_the_process_ends_with_the_code_and_without_a_traceback(folder: Path, wo
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
     assert done.returncode == code
     assert "Traceback" not in done.stderr
+
+
+def test_all_options_can_be_shown_with_their_defaults():
+    command = [sys.executable, "-m", "simpletuner", "check", "--example", "demo", "--offline"]
+    short = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    whole = subprocess.run([*command, "--all"], capture_output=True, text=True, check=True).stdout
+    assert "grad_clip_method" not in short and "grad_clip_method" in whole
+    assert "lora_rank" in short and "lora_rank" in whole
