@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,7 +23,7 @@ from simpletuner.training import checkpoint, optimizers
 from simpletuner.training.metadata import modelspec
 from simpletuner.training.runtime import Runtime
 from simpletuner.training.schedules import LearningRate
-from simpletuner.training.trainer import Schedule
+from simpletuner.training.trainer import RESOLVED_CONFIG, Schedule
 
 if TYPE_CHECKING:
     import torch
@@ -45,6 +46,23 @@ def seed_of_run(config: RunConfig, resume_from: Path | None) -> int:
     if resume_from is not None:
         return checkpoint.seed_of(resume_from)
     return seeds.fresh()
+
+
+def changes_since(config: RunConfig, resume_from: Path | None) -> list[str]:
+    """What decides the outcome of training and is different now from when a checkpoint was made."""
+    if resume_from is None:
+        return []
+    then = json.loads(checkpoint.read(resume_from, RESOLVED_CONFIG))
+    now = json.loads(config.dump())
+    keys = [key for name in _DECISIVE for key in config.__dict__[name].model_fields if key not in _LENGTH]
+    found = [f"{key} was {then.get(key)!r}, is {now[key]!r}" for key in keys if then.get(key) != now[key]]
+    if then.get("data_backends") != now["data_backends"]:
+        found.append("the data sets")
+    return found
+
+
+_DECISIVE = ("model", "precision", "adapter", "routing", "duration", "optimization", "objective", "data_defaults")
+_LENGTH = frozenset({"max_train_steps", "num_train_epochs"})
 
 
 def codec_compute(config: RunConfig, runtime: Runtime) -> Compute:

@@ -41,6 +41,8 @@ def train(config: RunConfig, console: Reporter) -> Outcome:
         LocalStore(folder).write(RESOLVED_CONFIG, config.dump().encode())
         checkpoints = Checkpoints(folder, config.checkpoints.checkpoints_total_limit)
         resume_from = checkpoints.chosen(config.run.resume_from_checkpoint, lambda text: reporter.report(Notice(text)))
+        for change in plans.changes_since(config, resume_from):
+            reporter.report(Notice(f"the checkpoint was made with other options: {change}"))
         runtime = _runtime(config, resume_from)
         prepared = prepare(config, runtime, reporter)
         trainer = build_trainer(config, prepared, checkpoints, runtime, reporter)
@@ -110,7 +112,8 @@ def _validation(config: RunConfig, prepared: Prepared, runtime: Runtime, reporte
     )
     steps = config.validation.validation_num_inference_steps
     schedule = partial(family.sampling_schedule, prepared.weights, steps)
-    studio = Studio(codec, schedule, prepared.prompts)
+    base = f"{prepared.weights} {config.precision.base_model_precision} {runtime.compute.dtype}"
+    studio = Studio(codec, schedule, prepared.prompts, base)
     return Validation(config.validation, prepared.shots, studio, Path(config.run.output_dir), runtime, reporter)
 
 

@@ -97,6 +97,17 @@ def test_another_seed_does_not_resume(tmp_path, model, data):
         house.run(path, model, "max_train_steps=4", "seed=8")
 
 
+def test_changed_options_are_told_when_a_run_goes_on(tmp_path, model, data):
+    path = house.write_run(tmp_path / "run", data, max_train_steps=2)
+    house.run(path, model)
+    _, same = house.run(path, model, "max_train_steps=3")
+    assert not [text for text in same.texts() if "other options" in text]
+    _, other = house.run(path, model, "max_train_steps=4", "learning_rate=0.5")
+    assert [text for text in other.texts() if "other options" in text] == [
+        "the checkpoint was made with other options: learning_rate was 0.01, is 0.5"
+    ]
+
+
 def test_a_checkpoint_that_does_not_exist_is_refused_with_those_that_do(tmp_path, model, data):
     path = house.write_run(tmp_path / "run", data, max_train_steps=2)
     house.run(path, model)

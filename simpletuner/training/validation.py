@@ -36,6 +36,8 @@ class Studio:
     schedule: Callable[[int, int], SamplingSchedule]
     """Noise levels for latents of a height and width."""
     prompts: Prompts
+    base: str
+    """Names the base model and its precision, so that its pictures are not taken for another's."""
     scale: int = 8
     channels: int = 16
 
@@ -130,6 +132,7 @@ class Validation:
     def _base_path(self, shot: Shot) -> Path:
         options = self.options
         settings = (
+            self.studio.base,
             shot,
             options.validation_guidance,
             options.validation_guidance_real,
