@@ -44,8 +44,7 @@ def _parsed(path: Path) -> Any:
     except UnicodeDecodeError as error:
         raise ConfigError(str(path), [Problem("(whole file)", f"is not UTF-8 text: {error.reason}")]) from error
     except json.JSONDecodeError as error:
-        place = f"line {error.lineno}, column {error.colno}"
-        raise ConfigError(str(path), [Problem(place, f"{error.msg.lower()}{_json_hint(error)}")]) from error
+        raise ConfigError(str(path), [_mistake(error)]) from error
     except ValueError as error:
         raise ConfigError(str(path), [Problem("(whole file)", str(error))]) from error
 
@@ -59,13 +58,20 @@ def _without_twins(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return seen
 
 
-def _json_hint(error: json.JSONDecodeError) -> str:
-    before = error.doc[: error.pos].rstrip()
-    if before.endswith(",") and error.doc[error.pos : error.pos + 1] in "]}":
-        return "; JSON allows no comma after the last entry"
-    if error.doc[error.pos : error.pos + 1] in ("/", "#"):
-        return "; JSON has no comments"
-    return ""
+def _mistake(error: json.JSONDecodeError) -> Problem:
+    """Where JSON is broken and how, in the same words on every version of Python."""
+    before, rest = error.doc[: error.pos].rstrip(), error.doc[error.pos :]
+    if before.endswith(",") and rest[:1] in ("]", "}"):
+        error = json.JSONDecodeError(_COMMA, error.doc, len(before) - 1)
+    elif rest[:1] == "," and rest[1:].lstrip()[:1] in ("]", "}"):
+        error = json.JSONDecodeError(_COMMA, error.doc, error.pos)
+    elif rest[:1] in ("/", "#"):
+        error = json.JSONDecodeError("JSON has no comments; take this one out", error.doc, error.pos)
+    message = error.msg if error.msg.startswith("JSON") else f"{error.msg[:1].lower()}{error.msg[1:]}"
+    return Problem(f"line {error.lineno}, column {error.colno}", message)
+
+
+_COMMA = "JSON allows no comma after the last entry; take it out"
 
 
 def variables(text: str) -> dict[str, str]:
