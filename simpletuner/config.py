@@ -272,10 +272,19 @@ def _from_environment(environment: Mapping[str, str], notices: list[str]) -> dic
     found = {}
     for name, value in environment.items():
         option = name.removeprefix(ENVIRONMENT_PREFIX).lower()
-        if name.startswith(ENVIRONMENT_PREFIX) and option in OWNER:
+        if not name.startswith(ENVIRONMENT_PREFIX) or name in _SELECTORS or not value:
+            continue
+        if option in OWNER or option in legacy.RENAMED or option in legacy.INVERTED:
             found[option] = value
             notices.append(f"{option} comes from the environment variable {name}")
+        else:
+            notices.append(
+                f"the environment variable {name} names no option; {did_you_mean(option, OWNER)}it is ignored"
+            )
     return found
+
+
+_SELECTORS = frozenset({*DEMO_VARIABLES, "SIMPLETUNER_ENVIRONMENT", "SIMPLETUNER_ENV", "SIMPLETUNER_CONFIG_BACKEND"})
 
 
 def _data_file(

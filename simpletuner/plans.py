@@ -18,6 +18,7 @@ from simpletuner.models.adapters.presets import PRESETS
 from simpletuner.models.assemble import Assembly
 from simpletuner.models.families import FAMILIES
 from simpletuner.models.family import Compute, Family, Weights
+from simpletuner.models.sources import fingerprint
 from simpletuner.models.tread import Route
 from simpletuner.training import checkpoint, optimizers
 from simpletuner.training.metadata import modelspec
@@ -71,6 +72,27 @@ def codec_compute(config: RunConfig, runtime: Runtime) -> Compute:
 
     dtype = torch.float32 if config.precision.vae_dtype in {"fp32", "no"} else torch.bfloat16
     return Compute(runtime.device, dtype)
+
+
+def text_recipe(config: RunConfig, runtime: Runtime) -> str:
+    """What decides how captions are encoded besides their words."""
+    precisions = (config.precision.text_encoder_1_precision, config.precision.text_encoder_2_precision)
+    length = config.objective.tokenizer_max_length
+    return f"{family(config).text_recipe(config.model.weights(), precisions, length)}/{runtime.compute.dtype}"
+
+
+def latent_recipe(config: RunConfig, runtime: Runtime) -> str:
+    """What decides how images are encoded besides their pixels."""
+    tiled = "/tiled" if config.memory.vae_enable_tiling else ""
+    return f"{family(config).latent_recipe(config.model.weights())}/{codec_compute(config, runtime).dtype}{tiled}"
+
+
+def name_of_base(config: RunConfig, runtime: Runtime) -> str:
+    """Everything that decides what the base model draws besides the prompt and its settings."""
+    weights = config.model.weights()
+    transformer = fingerprint(weights.transformer, weights.transformer_subfolder, weights.revision)
+    parts = (transformer, config.precision.base_model_precision, text_recipe(config, runtime))
+    return "/".join((*parts, latent_recipe(config, runtime)))
 
 
 def assembly(config: RunConfig, runtime: Runtime) -> Assembly:

@@ -63,7 +63,7 @@ def _encode_prompts(
 ) -> PromptCache:
     precisions = (config.precision.text_encoder_1_precision, config.precision.text_encoder_2_precision)
     length = config.objective.tokenizer_max_length
-    recipe = f"{family.text_recipe(weights, precisions, length)}/{runtime.compute.dtype}"
+    recipe = plans.text_recipe(config, runtime)
     folder = partial(
         captions_folder, entries=config.data, defaults=config.data_defaults, cache=plans.cache_folder(config)
     )
@@ -87,7 +87,7 @@ def _encode_images(
     reporter: Reporter,
 ) -> tuple[LatentCache, tuple[Dataset, ...]]:
     compute = plans.codec_compute(config, runtime)
-    recipe = f"{family.latent_recipe(weights)}/{compute.dtype}"
+    recipe = plans.latent_recipe(config, runtime)
     folder = partial(
         latents_folder, entries=config.data, defaults=config.data_defaults, cache=plans.cache_folder(config)
     )

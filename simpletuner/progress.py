@@ -7,11 +7,15 @@ events it has no use for. The web page is one more reader: it follows ``progress
 from __future__ import annotations
 
 import json
+import logging
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import IO, Protocol
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -177,18 +181,30 @@ class JsonLines:
         self._path = path
         self._clock = clock
         self._file: IO[str] | None = None
+        self._is_broken = False
 
     def report(self, event: Event) -> None:
-        """Append the event as one line and flush it."""
+        """Append the event as one line and flush it; a disk that does not take it is warned of once."""
+        if self._is_broken:
+            return
+        line = {"event": type(event).__name__, "time": round(self._clock(), 3), **asdict(event)}
+        try:
+            file = self._opened()
+            file.write(json.dumps(line, default=str, ensure_ascii=False) + "\n")
+            file.flush()
+        except OSError as error:
+            self._is_broken = True
+            logger.warning("%s is not written any more: %s", self._path, error)
+
+    def _opened(self) -> IO[str]:
         if self._file is None:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             self._file = self._path.open("a", encoding="utf-8")
-        line = {"event": type(event).__name__, "time": round(self._clock(), 3), **asdict(event)}
-        self._file.write(json.dumps(line, default=str, ensure_ascii=False) + "\n")
-        self._file.flush()
+        return self._file
 
     def close(self) -> None:
         """Close the file."""
         if self._file is not None:
-            self._file.close()
+            with suppress(OSError):  # what could not be written was warned of
+                self._file.close()
             self._file = None

@@ -13,7 +13,7 @@ from simpletuner.models.adapters import lora
 from simpletuner.models.sources import is_folder
 from simpletuner.preparation import Prepared
 from simpletuner.progress import Notice, Published, Reporter
-from simpletuner.storage.local import write_whole
+from simpletuner.storage.local import LocalStore
 from simpletuner.training import card, publish
 from simpletuner.training.trainer import RESOLVED_CONFIG, Trainer
 
@@ -39,7 +39,7 @@ def finish(config: RunConfig, prepared: Prepared, trainer: Trainer, adapter: Pat
     """Write the model card, publish if asked to, and say where everything is."""
     folder = Path(config.run.output_dir)
     sheet = trainer.validation.sheet_path
-    write_whole(folder / CARD, _card(config, prepared, trainer, sheet.exists()).encode())
+    LocalStore(folder).write(CARD, _card(config, prepared, trainer, sheet.exists()).encode())
     url = _publish(config, folder, trainer.state.step, reporter) if config.publishing.push_to_hub else None
     return Outcome(
         folder=folder,
@@ -129,8 +129,7 @@ def _training_facts(config: RunConfig, trainer: Trainer) -> dict[str, object]:
         "batch size": config.duration.train_batch_size,
         "gradient accumulation": config.duration.gradient_accumulation_steps,
         "LoRA target, rank, alpha": (
-            f"{config.adapter.flux_lora_target}, {config.adapter.lora_rank}, "
-            f"{config.adapter.lora_alpha or config.adapter.lora_rank}"
+            f"{_targets(config)}, {config.adapter.lora_rank}, {config.adapter.lora_alpha or config.adapter.lora_rank}"
         ),
         "base precision": config.precision.base_model_precision,
         "mixed precision": config.precision.mixed_precision,
@@ -140,6 +139,10 @@ def _training_facts(config: RunConfig, trainer: Trainer) -> dict[str, object]:
         else config.objective.flow_schedule_shift,
         "seed": trainer.runtime.seed,
     }
+
+
+def _targets(config: RunConfig) -> str:
+    return ", ".join(config.adapter.peft_lora_target_modules or (config.adapter.flux_lora_target,))
 
 
 def _dataset_facts(dataset: Dataset) -> dict[str, object]:

@@ -17,10 +17,10 @@ from simpletuner.preparation import Prepared, prepare
 from simpletuner.progress import Failed, Finished, JsonLines, Notice, Reporter, RunStarted, Several
 from simpletuner.results import PROGRESS, Outcome, finish
 from simpletuner.storage.local import LocalStore
-from simpletuner.training import optimizers
+from simpletuner.training import checkpoint, optimizers
 from simpletuner.training.batches import Batches
 from simpletuner.training.checkpoint import Checkpoints
-from simpletuner.training.runtime import Runtime
+from simpletuner.training.runtime import Runtime, fits_memory
 from simpletuner.training.trackers import Identity, open_tracker
 from simpletuner.training.trainer import RESOLVED_CONFIG, Trainer
 from simpletuner.training.validation import Studio, Validation
@@ -37,12 +37,15 @@ def train(config: RunConfig, console: Reporter) -> Outcome:
         reporter = Several(console, JsonLines(folder / PROGRESS), *_trackers(config, folder))
         open_things.callback(reporter.close)
         open_things.enter_context(_told(reporter))
+        open_things.enter_context(fits_memory(plans.levers(config)))
         reporter.report(RunStarted(str(folder), config.flat()))
         LocalStore(folder).write(RESOLVED_CONFIG, config.dump().encode())
         checkpoints = Checkpoints(folder, config.checkpoints.checkpoints_total_limit)
         resume_from = checkpoints.chosen(config.run.resume_from_checkpoint, lambda text: reporter.report(Notice(text)))
         for change in plans.changes_since(config, resume_from):
             reporter.report(Notice(f"the checkpoint was made with other options: {change}"))
+        for name in checkpoints.set_aside(after=checkpoint.step_of(resume_from)):
+            reporter.report(Notice(f"{name} is of a later step than this run starts from; it is {name}.superseded now"))
         runtime = _runtime(config, resume_from)
         prepared = prepare(config, runtime, reporter)
         trainer = build_trainer(config, prepared, checkpoints, runtime, reporter)
@@ -59,6 +62,9 @@ def _told(reporter: Reporter) -> Iterator[None]:
         yield
     except SimpleTunerError as error:
         reporter.report(Failed(str(error)))
+        raise
+    except KeyboardInterrupt:
+        reporter.report(Failed("interrupted"))
         raise
 
 
@@ -94,7 +100,6 @@ def build_trainer(
         runtime=runtime,
         reporter=reporter,
         shift=partial(plans.noise_shift, config),
-        levers=plans.levers(config),
         router=router,
         metadata=plans.metadata(config, prepared.weights, prepared.datasets),
         resolved_config=config.dump(),
@@ -112,7 +117,7 @@ def _validation(config: RunConfig, prepared: Prepared, runtime: Runtime, reporte
     )
     steps = config.validation.validation_num_inference_steps
     schedule = partial(family.sampling_schedule, prepared.weights, steps)
-    base = f"{prepared.weights} {config.precision.base_model_precision} {runtime.compute.dtype}"
+    base = plans.name_of_base(config, runtime)
     studio = Studio(codec, schedule, prepared.prompts, base)
     return Validation(config.validation, prepared.shots, studio, Path(config.run.output_dir), runtime, reporter)
 

@@ -1,6 +1,7 @@
 """What goes wrong on real machines: each fault ends in a message that names it, or changes nothing."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -135,6 +136,40 @@ def test_a_full_disk_while_saving_is_named(tmp_path, model, pictures):
     ):
         house.run(path, model, f"output_dir={disk}/output", "lora_rank=32")
     assert type(told.value).__module__ == "simpletuner.errors"
+
+
+def test_an_output_folder_that_cannot_be_made_is_named(tmp_path, model, pictures):
+    path = house.write_run(tmp_path / "run", [house.data_set("subject", pictures)])
+    (tmp_path / "file").write_text("in the way")
+    with pytest.raises(DataError, match="cannot write .*file.*choose another"):
+        house.run(path, model, f"output_dir={tmp_path}/file")
+
+
+def test_a_link_that_leads_to_itself_is_left_out(tmp_path, model, pictures):
+    (pictures / "loop.png").symlink_to("loop.png")
+    path = house.write_run(tmp_path / "run", [house.data_set("subject", pictures)])
+    assert len(trained(path, model)) == 6
+
+
+def test_names_of_prompts_cannot_leave_the_output_folder(tmp_path, model, pictures):
+    library = tmp_path / "prompts.json"
+    library.write_text('{"../../evil": "a red circle", "a/b": "a ring", "a b": "a star", "validation": "a cross"}')
+    path = house.write_run(tmp_path / "run", [house.data_set("subject", pictures)], max_train_steps=1)
+    draw = ("validation_resolution=64x64", "validation_num_inference_steps=1", "validation_prompt=a square")
+    house.run(path, model, "validation_disable=false", f"user_prompt_library={library}", *draw)
+    drawn = sorted(one.name for one in (tmp_path / "run" / "output" / "validation_images").glob("step_1_*_64x64.png"))
+    names = [name.split("_")[2] for name in drawn]
+    assert sorted(names) == ["a-b", "a-b-2", "evil", "unconditional", "validation", "validation-2"]
+
+
+def test_a_damaged_weight_file_is_named(tmp_path, model, pictures):
+    broken = tmp_path / "model"
+    shutil.copytree(model, broken)
+    victim = broken / "text_encoder_2" / "model.safetensors"
+    victim.write_bytes(victim.read_bytes()[:1000])
+    path = house.write_run(tmp_path / "run", [house.data_set("subject", pictures)])
+    with pytest.raises(ModelError, match="The text encoders could not be loaded from"):
+        house.run(path, broken)
 
 
 @pytest.mark.slow

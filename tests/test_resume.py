@@ -137,3 +137,34 @@ def _wait_for(path):
             return
         time.sleep(0.1)
     pytest.fail(f"{path} did not appear")
+
+
+def test_starting_anew_keeps_its_own_checkpoints_and_goes_on_from_them(tmp_path, model, data):
+    path = house.write_run(tmp_path / "run", data, checkpoint_step_interval=1, checkpoints_total_limit=1)
+    house.run(path, model)
+    _, heard = house.run(path, model, "resume_from_checkpoint=none", "max_train_steps=2")
+    output = tmp_path / "run" / "output"
+    assert [one.name for one in output.glob("checkpoint-?")] == ["checkpoint-2"]
+    assert any("it is checkpoint-6.superseded now" in text for text in heard.texts())
+    _, after = house.run(path, model, "max_train_steps=3")
+    assert "resumed from checkpoint-2" in after.texts()
+
+
+@pytest.mark.parametrize(("first", "second"), [("adamw", "bnb-adamw8bit"), ("bnb-adamw8bit", "bnb-lion8bit")])
+def test_another_optimizer_does_not_go_on_from_the_state_of_the_first(tmp_path, model, data, first, second):
+    path = house.write_run(tmp_path / "run", data, max_train_steps=2)
+    house.run(path, model, f"optimizer={first}")
+    with pytest.raises(CheckpointError, match=f"made with optimizer {first}, this run has {second}"):
+        house.run(path, model, "max_train_steps=4", f"optimizer={second}")
+
+
+def test_settings_of_the_optimizer_that_were_changed_act_after_resuming(tmp_path, model, data):
+    path = house.write_run(tmp_path / "run", data, max_train_steps=3)
+    outcome, _ = house.run(path, model)
+    shutil.copytree(outcome.folder, tmp_path / "copy")
+    plain, _ = house.run(path, model, "max_train_steps=6")
+    decayed, _ = house.run(
+        path, model, "max_train_steps=6", f"output_dir={tmp_path}/copy", "optimizer_config=weight_decay=0.9"
+    )
+    first, second = load_file(plain.adapter), load_file(decayed.adapter)
+    assert any(not equal(first[name], second[name]) for name in first)

@@ -32,12 +32,16 @@ def copy_example(name: str, destination: str) -> None:
     """Copy an example's files so that they can be changed; files that exist are not overwritten."""
     examples = found()
     if name not in examples:
-        raise click.UsageError(f"there is no example '{name}'; {did_you_mean(name, examples)}")
+        hint = did_you_mean(name, examples)
+        raise click.UsageError(f"there is no example '{name}'; {hint}there are: {', '.join(sorted(examples))}")
     target = Path(destination) / name
     if target.exists():
         raise click.UsageError(f"'{target}' exists already; choose another --destination")
-    shutil.copytree(examples[name], target)
-    click.echo(f"copied to {target}; train it with: simpletuner train --env {name}")
+    try:
+        shutil.copytree(examples[name], target)
+    except OSError as error:
+        raise click.UsageError(f"'{target}' cannot be made: {error.strerror}; choose another --destination") from error
+    click.echo(f"copied to {target}; train it with: simpletuner train --config {target}")
 
 
 def found() -> dict[str, Path]:

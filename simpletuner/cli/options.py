@@ -18,6 +18,8 @@ def command(names: tuple[str, ...]) -> None:
     """
     shown = [option for option in OWNER if not names or any(name.strip("-") in option for name in names)]
     if not shown:
-        raise click.UsageError(f"no option is called '{names[0]}'; {did_you_mean(names[0], OWNER)}")
+        raise click.UsageError(
+            f"no option is called '{names[0]}'; {did_you_mean(names[0], OWNER)}see documentation/OPTIONS.md"
+        )
     for option in shown:
         click.echo(option_text(option, SECTIONS[OWNER[option]].model_fields[option]))

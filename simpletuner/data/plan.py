@@ -12,7 +12,7 @@ from pydantic_core import PydanticCustomError
 
 from simpletuner.data import captions, geometry
 from simpletuner.data.options import DataDefaults
-from simpletuner.data.sources import SOURCES, DataBackend, DataEntry, Embeds, Local, TextEmbeds
+from simpletuner.data.sources import SOURCES, DataBackend, DataEntry, Embeds, ImageEmbeds, Local, TextEmbeds
 from simpletuner.errors import Problem
 from simpletuner.schema import Section, problems, refusals, without_effect
 
@@ -114,7 +114,9 @@ def captions_folder(entry: DataBackend, entries: Sequence[DataEntry], defaults: 
 
 def latents_folder(entry: DataBackend, entries: Sequence[DataEntry], defaults: DataDefaults, *, cache: Path) -> Path:
     """Where the encoded images of a data set are kept; `cache` is the folder for all caches."""
-    shared = next((one for one in entries if isinstance(one, Embeds) and one.id == entry.image_embeds), None)
+    caches = [one for one in entries if isinstance(one, ImageEmbeds)]
+    chosen = (one for one in caches if (one.id == entry.image_embeds if entry.image_embeds else one.default))
+    shared = next(chosen, None)
     return entry.cache_dir_vae or (shared and shared.cache_dir) or defaults.cache_dir_vae or cache / "vae"
 
 

@@ -46,6 +46,8 @@ def nf4_bnb(module: nn.Module, blocks: Sequence[nn.Module]) -> None:
     import bitsandbytes as bnb
 
     for name, layer in list(packable(module, blocks)):
+        if name.endswith(".wo"):  # T5 converts what it feeds this layer to the precision of its weight
+            continue
         packed = bnb.nn.Linear4bit(
             layer.in_features,
             layer.out_features,
@@ -55,6 +57,8 @@ def nf4_bnb(module: nn.Module, blocks: Sequence[nn.Module]) -> None:
         )
         packed.weight = bnb.nn.Params4bit(layer.weight.data, requires_grad=False, quant_type="nf4")
         packed.bias = layer.bias
+        # On some processors, drawing would repack the weights into a form that cannot be trained through.
+        packed.support_avx512bf16_for_cpu = False
         parent, _, attribute = name.rpartition(".")
         # Moving the layer to its device is what packs the weight.
         module.get_submodule(parent).register_module(attribute, packed.to(layer.weight.device))

@@ -49,9 +49,11 @@ def _ends(path: Path) -> bytes:
 @contextmanager
 def loading(part: str, source: str) -> Iterator[None]:
     """Turn a library's failure to load weights into a message that says what to change."""
+    from safetensors import SafetensorError
+
     try:
         yield
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise ModelError(f"{part} could not be loaded from '{source}': {_reason(error)}. {_advice(source)}") from error
 
 

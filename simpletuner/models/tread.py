@@ -40,7 +40,7 @@ class TokenRouter:
     """Routes tokens around ranges of blocks; idle outside `step`, so that validation sees every token."""
 
     def __init__(self, blocks: Sequence[nn.Module], routes: Sequence[Route]) -> None:
-        self._generator: Callable[[], torch.Generator] | None = None
+        self._generator: torch.Generator | None = None
         self._kept: dict[Route, Tensor] = {}
         self._aside: dict[Route, Tensor] = {}
         _check(routes, len(blocks))
@@ -57,7 +57,7 @@ class TokenRouter:
         Args:
             generator: Makes the generator from which the tokens are drawn.
         """
-        self._generator = generator
+        self._generator = generator()
         try:
             yield
         finally:
@@ -96,8 +96,7 @@ class TokenRouter:
     def _draw(self, count: int, ratio: float) -> Tensor:
         import torch
 
-        assert self._generator is not None
-        order = torch.randperm(count, generator=self._generator())
+        order = torch.randperm(count, generator=self._generator)
         return order[: count - round(count * ratio)].sort().values
 
 

@@ -93,8 +93,12 @@ def cannot_write(path: Path, error: OSError) -> DataError:
 
 
 def version_of(found: os.stat_result) -> str:
-    """What tells one content of a file from another without reading it."""
-    return f"{found.st_size}-{found.st_mtime_ns}"
+    """What tells one content of a file from another without reading it.
+
+    The time of the last change of any kind is part of it: a program can set the time of the last write back, but not
+    this one.
+    """
+    return f"{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}"
 
 
 def _sync_folder(folder: Path) -> None:

@@ -57,8 +57,17 @@ class Checkpoints:
                 f"the checkpoint of step {step} could not be written to '{self.folder}': {error}. Free some space, "
                 f"lower checkpoints_total_limit or choose another output_dir; earlier checkpoints are unharmed."
             ) from error
-        self._prune()
+        self._prune(final)
         return final
+
+    def set_aside(self, after: int) -> list[str]:
+        """Take the name of every checkpoint of a later step, which belongs to a run that is not gone on with."""
+        late = [path for path in self.all() if _step(path) > after]
+        for path in late:
+            aside = path.with_name(f"{path.name}.superseded")
+            shutil.rmtree(aside, ignore_errors=True)
+            path.rename(aside)
+        return [path.name for path in late]
 
     def newest(self, notice: Callable[[str], None]) -> Path | None:
         """The newest checkpoint that is complete; `notice` is told about each that is not."""
@@ -96,12 +105,21 @@ class Checkpoints:
         """Every checkpoint folder, oldest step first."""
         if not self.folder.is_dir():
             return []
-        found = [(int(match[1]), path) for path in self.folder.iterdir() if (match := _NAME.fullmatch(path.name))]
-        return [path for _, path in sorted(found)]
+        return sorted((path for path in self.folder.iterdir() if _NAME.fullmatch(path.name)), key=_step)
 
-    def _prune(self) -> None:
-        for path in self.all()[: -self.keep] if self.keep else []:
+    def _prune(self, newest: Path) -> None:
+        others = [path for path in self.all() if path != newest]
+        for path in others[: len(others) + 1 - self.keep] if self.keep else []:
             _remove(path)
+
+
+def _step(path: Path) -> int:
+    return int(path.name.rpartition("-")[2])
+
+
+def step_of(path: Path | None) -> int:
+    """The step that a checkpoint stands at; 0 for none."""
+    return 0 if path is None else int(json.loads(read(path, STATE))["global_step"])
 
 
 def damaged(path: Path) -> str | None:

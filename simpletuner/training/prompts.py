@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import count
 from pathlib import Path
 
 from simpletuner.training.options import Validation
@@ -24,21 +26,36 @@ class Shot:
 def shots(options: Validation, seed: int) -> tuple[Shot, ...]:
     """Every image a validation draws, in the order of the sheet."""
     first = options.validation_seed if options.validation_seed is not None else seed
+    named = file_names(prompts(options))
     return tuple(
         Shot(name, prompt, width, height, first + number)
         for width, height in options.sizes()
-        for name, prompt in prompts(options).items()
+        for name, prompt in named.items()
         for number in range(options.num_validation_images)
     )
+
+
+def file_names(named: Mapping[str, str]) -> dict[str, str]:
+    """The same prompts under names that can be parts of file names, each one different."""
+    found: dict[str, str] = {}
+    for name, prompt in named.items():
+        plain = re.sub(r"[^\w-]+", "-", name).strip("-")[:60] or "prompt"
+        found[_free(plain, found)] = prompt
+    return found
+
+
+def _free(name: str, taken: Mapping[str, str]) -> str:
+    numbered = (name if number == 1 else f"{name}-{number}" for number in count(1))
+    return next(one for one in numbered if one not in taken)
 
 
 def prompts(options: Validation) -> dict[str, str]:
     """Prompts by their short names: the library first, then the single prompt, then the empty one."""
     found = dict(library(Path(options.user_prompt_library))) if options.user_prompt_library else {}
     if options.validation_prompt:
-        found["validation"] = options.validation_prompt
+        found[_free("validation", found)] = options.validation_prompt
     if not options.validation_disable_unconditional:
-        found["unconditional"] = ""
+        found[_free("unconditional", found)] = ""
     return found
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from contextlib import AbstractContextManager
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from simpletuner.errors import ConfigError, DoesNotFit, Problem
 from simpletuner.models.family import Compute
 from simpletuner.seeds import derive
 
@@ -33,6 +34,11 @@ class Runtime:
 
         # Mixed precision is ours to switch: accelerate keeps it in a state that lives as long as the process.
         accelerator = Accelerator(mixed_precision="no")
+        # Losses are divided where they are made; a launcher's environment must not divide them again.
+        accelerator.gradient_accumulation_steps = 1
+        if accelerator.num_processes > 1:
+            told = f"{accelerator.num_processes} processes were started, and one trains; start it without a launcher"
+            raise ConfigError("the launcher", [Problem("num_processes", told)])
         dtype = torch.bfloat16 if mixed_precision == "bf16" else torch.float32
         return Runtime(accelerator, Compute(accelerator.device, dtype), seed)
 
@@ -101,6 +107,25 @@ class Runtime:
 
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+@contextmanager
+def fits_memory(levers: Sequence[str]) -> Iterator[None]:
+    """Says which options would help when the device runs out of memory inside the ``with``.
+
+    Args:
+        levers: Options that save memory and are not used, cheapest first.
+
+    Raises:
+        DoesNotFit: The device ran out of memory.
+    """
+    import torch
+
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        advice = "; ".join(levers)
+        raise DoesNotFit(f"the device ran out of memory. What would help, cheapest first: {advice}.") from error
 
 
 def generator(seed: int, purpose: str, *numbers: int | str) -> torch.Generator:

@@ -43,8 +43,8 @@ class TensorBoard:
             for name, value in scalars(event).items():
                 self._writer.add_scalar(name, value, event.step)
         elif isinstance(event, ImagesSaved):
-            for prompt, image in pictures(event):
-                self._writer.add_image(prompt[:80] or "(empty prompt)", image, event.step, dataformats="HWC")
+            for name, image in pictures(event):
+                self._writer.add_image(name, image, event.step, dataformats="HWC")
             self._writer.flush()
 
     def close(self) -> None:
@@ -157,10 +157,11 @@ def scalars(event: StepDone) -> Mapping[str, float]:
 
 
 def pictures(event: ImagesSaved) -> Iterator[tuple[str, object]]:
-    """The validation images as arrays with shape (height, width, 3), each with its prompt."""
+    """The validation images as arrays with shape (height, width, 3), each with a name that every step has."""
     import numpy as np
     from PIL import Image
 
     for path, prompt in zip(event.paths, event.prompts, strict=True):
         with Image.open(path) as image:
-            yield prompt, np.asarray(image.convert("RGB"))
+            name = Path(path).stem.removeprefix(f"step_{event.step}_")
+            yield f"{name}: {prompt[:80]}", np.asarray(image.convert("RGB"))

@@ -11,10 +11,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simpletuner.errors import CheckpointError, DoesNotFit, TrainingError
+from simpletuner.errors import CheckpointError, TrainingError
 from simpletuner.models.adapters import lora
 from simpletuner.progress import CheckpointSaved, Notice, Reporter, StepDone, TrainingStarted
-from simpletuner.storage.local import write_whole
+from simpletuner.storage.local import LocalStore
 from simpletuner.training import checkpoint, objective
 from simpletuner.training.batches import Batch, Batches
 from simpletuner.training.checkpoint import Checkpoints
@@ -69,8 +69,6 @@ class Trainer:
     reporter: Reporter
     shift: Callable[[int, int], float]
     """The noise shift for latents of a height and width."""
-    levers: tuple[str, ...] = ()
-    """Options that would save memory and are not used, cheapest first."""
     router: TokenRouter | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     resolved_config: str = "{}"
@@ -92,8 +90,10 @@ class Trainer:
             self._after_step()
         if self.state.step > begun:
             self._save_checkpoint(unless_saved=True)
+        adapter = self._save_adapter()
+        if self.state.step > begun:
             self._validate(unless_drawn=True)
-        return self._save_adapter()
+        return adapter
 
     def _remaining(self) -> Iterator[Batch]:
         each = self.schedule.accumulation
@@ -127,11 +127,10 @@ class Trainer:
         )
 
     def _accumulate(self, batch: Batch) -> float:
-        with self._fits_memory():
-            self.runtime.reseed("dropout", batch.number)
-            with self._routed(batch):
-                loss = self.loss(batch)
-                self.runtime.backward(loss / self.schedule.accumulation)
+        self.runtime.reseed("dropout", batch.number)
+        with self._routed(batch):
+            loss = self.loss(batch)
+            self.runtime.backward(loss / self.schedule.accumulation)
         value = float(loss.detach())
         if not math.isfinite(value):
             raise TrainingError(self._not_finite("loss", batch))
@@ -202,20 +201,25 @@ class Trainer:
         files = {
             lora.FILE_NAME: self._adapter_file(),
             "optimizer.safetensors": checkpoint.encode_state(self.optimizer.state_dict()),
-            checkpoint.STATE: json.dumps({"global_step": self.state.step, "seed": self.runtime.seed}).encode(),
+            checkpoint.STATE: json.dumps(
+                {
+                    "global_step": self.state.step,
+                    "seed": self.runtime.seed,
+                    "optimizer": self.optimization.optimizer,
+                }
+            ).encode(),
             RESOLVED_CONFIG: self.resolved_config.encode(),
         }
         path = self.checkpoints.save(self.state.step, files)
         self.reporter.report(CheckpointSaved(self.state.step, str(path)))
 
     def _save_adapter(self) -> Path:
-        path = self.checkpoints.folder / lora.FILE_NAME
-        write_whole(path, self._adapter_file())
-        return path
+        LocalStore(self.checkpoints.folder).write(lora.FILE_NAME, self._adapter_file(fold_scaling=True))
+        return self.checkpoints.folder / lora.FILE_NAME
 
-    def _adapter_file(self) -> bytes:
+    def _adapter_file(self, *, fold_scaling: bool = False) -> bytes:
         metadata = {**self.metadata, "global_step": str(self.state.step)}
-        return lora.encode_file(self.denoiser.module, metadata)
+        return lora.encode_file(self.denoiser.module, metadata, fold_scaling=fold_scaling)
 
     def _restore(self, path: Path) -> None:
         state = json.loads(checkpoint.read(path, checkpoint.STATE))
@@ -224,8 +228,17 @@ class Trainer:
                 f"'{path}' was made with seed {state['seed']}, this run has {self.runtime.seed}: the order of the data "
                 f"would not go on where it stopped. Set seed to {state['seed']}, or resume_from_checkpoint to none."
             )
+        if state["optimizer"] != self.optimization.optimizer:
+            raise CheckpointError(
+                f"'{path}' was made with optimizer {state['optimizer']}, this run has {self.optimization.optimizer}, "
+                f"which cannot go on from its state. Set optimizer to {state['optimizer']}, or resume_from_checkpoint "
+                f"to none."
+            )
         lora.load_adapter_state(self.denoiser.module, lora.decode_file(checkpoint.read(path, lora.FILE_NAME)))
+        own = [{name: one for name, one in group.items() if name != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(checkpoint.decode_state(checkpoint.read(path, "optimizer.safetensors")))
+        for group, settings in zip(self.optimizer.param_groups, own, strict=True):
+            group.update(settings)  # what the config says now, and not what it said then
         self.state.step = int(state["global_step"])
         self.reporter.report(Notice(f"resumed from {path.name}"))
 
@@ -235,20 +248,3 @@ class Trainer:
             f"the {what} of step {self.state.step + 1} is not a finite number{where}. Lower learning_rate, or set "
             f"mixed_precision to bf16 or no; the last checkpoint is unharmed."
         )
-
-    def _fits_memory(self) -> AbstractContextManager[None]:
-        return _OutOfMemory(self.levers)
-
-
-class _OutOfMemory(AbstractContextManager[None]):
-    """Says which options would have helped when the device runs out of memory."""
-
-    def __init__(self, levers: tuple[str, ...]) -> None:
-        self._levers = levers
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        import torch
-
-        if isinstance(error, torch.OutOfMemoryError):
-            advice = "; ".join(self._levers) or "a smaller resolution"
-            raise DoesNotFit(f"the device ran out of memory in a training step. What would help: {advice}.") from error

@@ -7,6 +7,8 @@ import torch
 from simpletuner.models.adapters import lora
 from simpletuner.models.adapters.lora import LoraPlan
 from simpletuner.models.adapters.presets import PRESETS
+from simpletuner.models.family import Compute
+from simpletuner.models.flux.text import open_encoders
 from simpletuner.models.precision import PRECISIONS, packable
 
 ERROR = {"no_change": 0.0, "int8-quanto": 0.02, "nf4-bnb": 0.2}
@@ -61,3 +63,34 @@ def test_the_packed_weights_take_less_memory():
         return sum(t.numel() * t.element_size() for t in packed(name).module.state_dict().values())
 
     assert bytes_of("nf4-bnb") < bytes_of("int8-quanto") < 0.65 * bytes_of("no_change")
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_drawing_between_two_steps_does_not_change_the_base(name):
+    denoiser = packed(name)
+    lora.attach(denoiser.module, LoraPlan(tuple(PRESETS["all+ffs"]), 4, 4.0), torch.float32, seed=1)
+
+    def gradients():
+        denoiser.module.train()
+        denoiser.module.zero_grad()
+        denoiser.predict(**tiny.inputs()).square().mean().backward()
+        return [weight.grad.clone() for weight in lora.trainable(denoiser.module).values()]
+
+    before = gradients()
+    denoiser.module.eval()
+    with torch.no_grad():
+        denoiser.predict(**tiny.inputs())
+    assert all(torch.equal(one, other) for one, other in zip(before, gradients(), strict=True))
+
+
+@pytest.mark.parametrize("name", PRECISIONS)
+def test_packed_text_encoders_say_nearly_the_same(name, model):
+    def encoded(precision):
+        compute = Compute(torch.device("cpu"), torch.float32)
+        with open_encoders(tiny.weights(model), (precision, precision), None, compute) as encode:
+            (found,) = encode(["a red circle on a white background"])
+        return found
+
+    plain, found = encoded("no_change"), encoded(name)
+    for part in plain:
+        assert (found[part] - plain[part]).norm() / plain[part].norm() <= 1.5 * ERROR[name]

@@ -187,5 +187,5 @@ def test_listing_gives_facts_without_opening(pictures: Path) -> None:
     source = Watched(pictures)
     items = {item.key: item for item in source.items()}
     found = (pictures / "a.jpg").stat()
-    assert items["a.jpg"] == Item("a.jpg", f"{found.st_size}-{found.st_mtime_ns}", found.st_size)
+    assert items["a.jpg"] == Item("a.jpg", f"{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}", found.st_size)
     assert source.opened == []

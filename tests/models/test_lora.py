@@ -103,3 +103,20 @@ def test_an_adapter_of_other_layers_is_not_resumed():
     other = lora.adapter_state(attached(LoraPlan(tuple(PRESETS["mmdit"]), rank=4, alpha=2.0)).module)
     with pytest.raises(CheckpointError, match="flux_lora_target of the saved run"):
         lora.load_adapter_state(attached().module, other)
+
+
+def test_a_file_with_folded_scaling_has_the_same_effect_and_needs_no_header(tmp_path):
+    from diffusers import FluxPipeline
+
+    denoiser = attached()
+    disturb(denoiser)
+    data = lora.encode_file(denoiser.module, {}, fold_scaling=True)
+    plain, folded = load(lora.encode_file(denoiser.module, {})), load(data)
+    for name in plain:
+        torch.testing.assert_close(folded[name], plain[name] * (0.5 if ".lora_B." in name else 1.0))
+    (tmp_path / lora.FILE_NAME).write_bytes(data)
+    stock = tiny.denoiser()
+    state, metadata = FluxPipeline.lora_state_dict(tmp_path, return_lora_metadata=True)
+    FluxPipeline.load_lora_into_transformer(state, None, stock.module, metadata=metadata)
+    expected = denoiser.predict(**tiny.inputs())
+    torch.testing.assert_close(stock.predict(**tiny.inputs()), expected, rtol=0, atol=1e-6)

@@ -97,3 +97,12 @@ def test_another_generator_keeps_other_tokens():
 def test_routes_that_the_network_does_not_have_are_refused(routes, said):
     with pytest.raises(ModelError, match=said):
         TokenRouter(tiny.denoiser().blocks, routes)
+
+
+def test_two_routes_of_one_ratio_keep_different_tokens():
+    denoiser = tiny.denoiser()
+    router = TokenRouter(denoiser.blocks, [Route(0, 2, 0.5), Route(4, 6, 0.5)])
+    with router.step(seeded):
+        predict(denoiser)
+        first, second = router._kept.values()
+        assert not torch.equal(first, second)

@@ -9,6 +9,7 @@ import tiny
 import torch
 from diffusers import FluxPipeline
 
+from simpletuner import plans
 from simpletuner.errors import DoesNotFit, TrainingError
 from simpletuner.models.adapters import lora
 from simpletuner.models.adapters.lora import LoraPlan
@@ -20,7 +21,7 @@ from simpletuner.run import build_trainer
 from simpletuner.seeds import derive
 from simpletuner.training.batches import Batch
 from simpletuner.training.checkpoint import Checkpoints
-from simpletuner.training.runtime import Runtime
+from simpletuner.training.runtime import Runtime, fits_memory
 
 OBJECTIVES = [
     {"flow_schedule_shift": 3.0},
@@ -161,12 +162,9 @@ def test_noise_depends_on_the_sample_number_alone():
     assert len({derive(7, "noise", 12), derive(8, "noise", 12), derive(7, "sigma", 12), derive(7, "noise", 13)}) == 4
 
 
-def test_running_out_of_memory_names_the_options_that_would_help(make):
-    trainer = make(gradient_checkpointing=False, train_batch_size=2)
-
-    def exhausted(module, args, given):
+def test_running_out_of_memory_names_the_options_that_would_help(tmp_path, model, pictures):
+    path = house.write_run(tmp_path, [house.data_set("subject", pictures)], gradient_checkpointing=False)
+    levers = plans.levers(house.resolved(path, model))
+    advice = "gradient_checkpointing: true; base_model_precision: int8-quanto; a smaller"
+    with pytest.raises(DoesNotFit, match=advice), fits_memory(levers):
         raise torch.OutOfMemoryError("CUDA out of memory")
-
-    trainer.denoiser.module.register_forward_pre_hook(exhausted, with_kwargs=True)
-    with pytest.raises(DoesNotFit, match="gradient_checkpointing: true; base_model_precision: int8-quanto; a smaller"):
-        trainer._accumulate(batch())

@@ -39,7 +39,7 @@ def test_tensorboard_holds_every_step_and_the_pictures(path, model):
     events.Reload()
     written = [(one.step, one.value) for one in events.Scalars("train_loss")]
     assert written == [(one.step, pytest.approx(one.loss)) for one in steps(recorded)]
-    assert len(events.Images("a red circle")) == 1
+    assert len(events.Images("validation_0_64x64: a red circle")) == 1
 
 
 def test_wandb_offline_holds_every_step_the_config_and_the_pictures(path, model, monkeypatch):

@@ -37,7 +37,8 @@ class Entries(Variant):
         return core_schema.tagged_union_schema(choices, self._name)
 
     def _name(self, entry: Any) -> str:
-        table = self.caches if _value(entry, "dataset_type") in self.caches else self.images
+        kind = _value(entry, "dataset_type")
+        table = self.caches if isinstance(kind, str) and kind in self.caches else self.images
         return table.check(_value(entry, table.key) or table.default)
 
 

@@ -72,7 +72,7 @@ class Embeds(MemoryFolder):
 class TextEmbeds(Embeds):
     """Where encoded captions are kept."""
 
-    text_encoder_batch_size: int | None = Field(default=None, ge=1)
+    text_encoder_batch_size: Annotated[int | None, NoEffect("use the text_encoder_batch_size of the run")] = None
     """How many captions are encoded at once while the cache is filled."""
     caption_filter_list: Annotated[TextList, NotYet("edit the captions themselves")] = ()
     """Words that are taken out of captions before they are encoded."""

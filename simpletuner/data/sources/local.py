@@ -64,7 +64,7 @@ class LocalFolder:
                 name = entry.name
                 if name.startswith(".") or name in _SYSTEM_FOLDERS:
                     continue
-                if entry.is_dir():
+                if _is_folder(entry):
                     folders.append(f"{prefix}{name}/")
                 elif os.path.splitext(name)[1].lower() in _WANTED:
                     yield self._item(prefix + name, entry)
@@ -86,3 +86,10 @@ class LocalFolder:
 _WANTED = IMAGE_SUFFIXES | OTHER_PICTURES | {CAPTION_SUFFIX}
 
 _SYSTEM_FOLDERS = {".Trashes", ".Spotlight-V100", ".fseventsd", ".TemporaryItems", ".zfs", ".ipynb_checkpoints"}
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that leads back to itself
+        return False

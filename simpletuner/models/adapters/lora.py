@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from simpletuner.errors import CheckpointError, ModelError
 
@@ -101,14 +101,24 @@ def load_adapter_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
             tensor.copy_(state[name])
 
 
-def encode_file(module: nn.Module, metadata: Mapping[str, str]) -> bytes:
-    """The adapter as a diffusers LoRA file: keys under ``transformer.``, with scaling and `metadata` in the header."""
+def encode_file(module: nn.Module, metadata: Mapping[str, str], *, fold_scaling: bool = False) -> bytes:
+    """The adapter as a diffusers LoRA file: keys under ``transformer.``, with scaling and `metadata` in the header.
+
+    With `fold_scaling`, alpha divided by rank is multiplied into the weights and alpha is written as the rank: the
+    effect is the same, also in programs that do not read the header.
+    """
     from safetensors.torch import save
 
     tensors = {
         f"transformer.{name}": tensor.detach().cpu().contiguous() for name, tensor in adapter_state(module).items()
     }
-    header = {"format": "pt", "lora_adapter_metadata": json.dumps(_settings(module), sort_keys=True), **metadata}
+    settings = _settings(module)
+    if fold_scaling:
+        scaling = settings["lora_alpha"] / settings["r"]
+        tensors = {name: one * scaling if ".lora_B." in name else one for name, one in tensors.items()}
+        settings["lora_alpha"] = settings["r"]
+    named = {f"transformer.{name}": value for name, value in settings.items()}
+    header = {"format": "pt", "lora_adapter_metadata": json.dumps(named, sort_keys=True), **metadata}
     return _ordered(save(tensors, metadata=header))
 
 
@@ -130,15 +140,18 @@ def decode_file(data: bytes) -> dict[str, Tensor]:
     return {name.removeprefix("transformer."): tensor for name, tensor in load(data).items()}
 
 
-def _settings(module: nn.Module) -> dict[str, object]:
-    config: dict[str, object] = module.peft_config[ADAPTER].to_dict()  # type: ignore[index,union-attr]
-    # A loader that finds dropout here keeps it active when it draws; it is over when training is.
-    config["lora_dropout"] = 0.0
-    return {f"transformer.{name}": _plain(value) for name, value in config.items()}
-
-
-def _plain(value: object) -> object:
-    return sorted(value) if isinstance(value, set) else value
+def _settings(module: nn.Module) -> dict[str, Any]:
+    """What a loader needs to know; more would keep other versions of PEFT from loading the file."""
+    config: Any = module.peft_config[ADAPTER]  # type: ignore[index]  # a mixin of diffusers models
+    return {
+        "peft_type": "LORA",
+        "r": config.r,
+        "lora_alpha": config.lora_alpha,
+        "target_modules": sorted(config.target_modules),
+        "bias": "none",
+        # A loader that finds dropout here keeps it active when it draws; it is over when training is.
+        "lora_dropout": 0.0,
+    }
 
 
 def targets(preset: Sequence[str], explicit: Sequence[str]) -> tuple[str, ...]:

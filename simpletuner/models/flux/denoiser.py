@@ -97,5 +97,8 @@ def load(weights: Weights, compute: Compute) -> FluxDenoiser:
             revision=weights.revision,
             variant=weights.variant,
         )
+        absent = [name for name, parameter in module.named_parameters() if parameter.is_meta]
+        if absent:
+            raise ValueError(f"{len(absent)} weights are missing, {absent[0]} the first of them")
     module.requires_grad_(False)
     return FluxDenoiser(module)

@@ -85,11 +85,11 @@ class Flux:
         """Both encoders and tokenizers, their precision, and the length that prompts are padded to."""
         folders = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
         parts = [fingerprint(weights.base, folder, weights.revision) for folder in folders]
-        return "/".join(["flux-text-1", *parts, *precisions, str(max_length)])
+        return "/".join(["flux-text-1", *parts, str(weights.variant), *precisions, str(max_length)])
 
     def latent_recipe(self, weights: Weights) -> str:
         """The autoencoder's weights."""
-        return "/".join(["flux-latents-1", fingerprint(weights.vae, "vae", weights.revision)])
+        return "/".join(["flux-latents-1", fingerprint(weights.vae, "vae", weights.revision), str(weights.variant)])
 
     def text_encoder(
         self, weights: Weights, precisions: Sequence[str], max_length: int | None, compute: Compute

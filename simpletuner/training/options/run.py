@@ -21,7 +21,7 @@ class Run(Section):
     """The file that lists the data sets, usually config/multidatabackend.json."""
     cache_dir: Path | None = None
     """The folder for caches that are shared by all runs; cache unless given."""
-    seed: int | None = None
+    seed: int | None = Field(default=None, ge=-1, lt=2**62)
     """Where all randomness comes from: the same seed gives the same run. 0, -1 and nothing choose a new one."""
     seed_for_each_device: Annotated[
         bool, NoEffect("randomness follows the number of the sample, so every device gets its own by itself")
