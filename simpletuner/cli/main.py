@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import re
 import sys
+from collections.abc import Sequence
 from difflib import get_close_matches
 
 import click
@@ -27,6 +29,18 @@ LATER = {
     "cache": "the caches are filled by `simpletuner train`",
     "generate": "load the adapter in diffusers; the model card in the output folder shows how",
 }
+
+
+def joined(words: Sequence[str]) -> list[str]:
+    """The words of a command line with ``--option -1`` as ``--option=-1``, so that a number is not taken for options."""
+    found: list[str] = []
+    for word in words:
+        is_number = re.match(r"-[\d.]", word) is not None
+        if is_number and found and found[-1].startswith("--") and "=" not in found[-1]:
+            found[-1] = f"{found[-1]}={word}"
+        else:
+            found.append(word)
+    return found
 
 
 def did_you_mean(name: str) -> str:
@@ -75,7 +89,7 @@ def main() -> None:
     0: done. 1: the run failed. 2: the config or the command line cannot be used. 130: interrupted.
     """
     try:
-        sys.exit(app(standalone_mode=False))
+        sys.exit(app(args=joined(sys.argv[1:]), standalone_mode=False))
     except click.ClickException as error:
         error.show()
         sys.exit(2)

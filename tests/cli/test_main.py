@@ -71,3 +71,8 @@ def test_an_option_is_explained_and_a_part_of_a_name_finds_several():
 def test_an_option_that_does_not_exist_is_answered_with_the_nearest():
     done = call("options", "lerning_rate")
     assert done.returncode == 2 and "did you mean 'learning_rate'" in done.stderr
+
+
+def test_a_negative_number_is_a_value_and_no_option():
+    done = call("check", "--example", "demo", "--offline", "--learning_rate", "-1e-4")
+    assert done.returncode == 2 and "learning_rate: must be above 0, got '-1e-4'" in done.stderr

@@ -77,7 +77,7 @@ class Validation(Section):
         ),
     ] = None
     """How the way from noise to picture is walked."""
-    validation_seed: int | None = Field(default=None, ge=0, lt=2**62)
+    validation_seed: int | None = Field(default=None, gt=-(2**62), lt=2**62)
     """The noise that pictures start from; that of the run unless given."""
     validation_seed_source: Annotated[
         str, NoEffect("the noise is drawn on the processor, so that it is the same on every card")
