@@ -32,7 +32,7 @@ LATER = {
 
 
 def joined(words: Sequence[str]) -> list[str]:
-    """The words of a command line with ``--option -1`` as ``--option=-1``, so that a number is not taken for options."""
+    """The words of a command line with ``--option -1`` as ``--option=-1``: a number is not taken for an option."""
     found: list[str] = []
     for word in words:
         is_number = re.match(r"-[\d.]", word) is not None
