@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from simpletuner import seeds
-from simpletuner.config import RunConfig
+from simpletuner.config import SECTIONS, RunConfig
 from simpletuner.data.dataset import Dataset
 from simpletuner.data.sampler import Order
 from simpletuner.data.sources import DataBackend
@@ -55,7 +55,7 @@ def changes_since(config: RunConfig, resume_from: Path | None) -> list[str]:
         return []
     then = json.loads(checkpoint.read(resume_from, RESOLVED_CONFIG))
     now = json.loads(config.dump())
-    keys = [key for name in _DECISIVE for key in config.__dict__[name].model_fields if key not in _LENGTH]
+    keys = [key for name in _DECISIVE for key in SECTIONS[name].model_fields if key not in _LENGTH]
     found = [f"{key} was {then.get(key)!r}, is {now[key]!r}" for key in keys if then.get(key) != now[key]]
     if then.get("data_backends") != now["data_backends"]:
         found.append("the data sets")
