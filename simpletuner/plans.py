@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,7 +19,7 @@ from simpletuner.models.adapters import lora
 from simpletuner.models.adapters.presets import PRESETS
 from simpletuner.models.assemble import Assembly
 from simpletuner.models.families import FAMILIES
-from simpletuner.models.family import Compute, Family, Weights
+from simpletuner.models.family import Compute, Family, LatentCodec, Weights
 from simpletuner.models.sources import fingerprint
 from simpletuner.models.tread import Route
 from simpletuner.training import checkpoint, optimizers
@@ -74,11 +76,26 @@ def codec_compute(config: RunConfig, runtime: Runtime) -> Compute:
     return Compute(runtime.device, dtype)
 
 
+def codec(config: RunConfig, runtime: Runtime) -> Callable[[], AbstractContextManager[LatentCodec]]:
+    """Opens the image encoder and decoder."""
+    return partial(
+        family(config).codec,
+        config.model.weights(),
+        codec_compute(config, runtime),
+        tiling=config.memory.vae_enable_tiling,
+        slicing=config.memory.vae_enable_slicing,
+    )
+
+
+def text_settings(config: RunConfig) -> tuple[tuple[str, str], int | None]:
+    """The precisions of both text encoders, and how many tokens of a caption count."""
+    precisions = (config.precision.text_encoder_1_precision, config.precision.text_encoder_2_precision)
+    return precisions, config.objective.tokenizer_max_length
+
+
 def text_recipe(config: RunConfig, runtime: Runtime) -> str:
     """What decides how captions are encoded besides their words."""
-    precisions = (config.precision.text_encoder_1_precision, config.precision.text_encoder_2_precision)
-    length = config.objective.tokenizer_max_length
-    return f"{family(config).text_recipe(config.model.weights(), precisions, length)}/{runtime.compute.dtype}"
+    return f"{family(config).text_recipe(config.model.weights(), *text_settings(config))}/{runtime.compute.dtype}"
 
 
 def latent_recipe(config: RunConfig, runtime: Runtime) -> str:

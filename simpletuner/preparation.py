@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from simpletuner import plans
 from simpletuner.caching.latents import LatentCache
@@ -13,6 +14,7 @@ from simpletuner.caching.tensors import TensorCache
 from simpletuner.config import RunConfig
 from simpletuner.data.dataset import Dataset, open_all
 from simpletuner.data.plan import captions_folder, latents_folder
+from simpletuner.data.sources import DataBackend
 from simpletuner.models.family import Family, Weights
 from simpletuner.progress import Reporter
 from simpletuner.storage.local import LocalStore
@@ -47,7 +49,7 @@ def prepare(config: RunConfig, runtime: Runtime, reporter: Reporter) -> Prepared
     shots = () if config.validation.validation_disable else prompts.shots(config.validation, runtime.seed)
     texts = _encode_prompts(config, family, weights, datasets, shots, runtime, reporter)
     runtime.release()
-    latents, usable = _encode_images(config, family, weights, datasets, runtime, reporter)
+    latents, usable = _encode_images(config, datasets, runtime, reporter)
     runtime.release()
     return Prepared(usable, latents, texts, shots, weights)
 
@@ -61,43 +63,38 @@ def _encode_prompts(
     runtime: Runtime,
     reporter: Reporter,
 ) -> PromptCache:
-    precisions = (config.precision.text_encoder_1_precision, config.precision.text_encoder_2_precision)
-    length = config.objective.tokenizer_max_length
-    recipe = plans.text_recipe(config, runtime)
     folder = partial(
         captions_folder, entries=config.data, defaults=config.data_defaults, cache=plans.cache_folder(config)
     )
-    usual = TensorCache(LocalStore(folder(datasets[0].options)), recipe)
-    wanted: list[tuple[TensorCache, list[str]]] = [(usual, ["", *prompts.texts(config.validation, shots)])]
+    caches = _caches(datasets, folder, plans.text_recipe(config, runtime))
+    wanted: list[tuple[TensorCache, list[str]]] = [
+        (caches[datasets[0].id], ["", *prompts.texts(config.validation, shots)])
+    ]
     for dataset in datasets:
         captions = sorted({caption for record in dataset.records for caption in record.captions})
-        wanted.append((TensorCache(LocalStore(folder(dataset.options)), recipe), captions))
+        wanted.append((caches[dataset.id], captions))
     cache = PromptCache()
-    encoder = partial(family.text_encoder, weights, precisions, length, runtime.compute)
+    encoder = partial(family.text_encoder, weights, *plans.text_settings(config), runtime.compute)
     cache.fill(wanted, encoder, config.data_defaults.text_encoder_batch_size, reporter)
     return cache
 
 
 def _encode_images(
     config: RunConfig,
-    family: Family,
-    weights: Weights,
     datasets: Sequence[Dataset],
     runtime: Runtime,
     reporter: Reporter,
 ) -> tuple[LatentCache, tuple[Dataset, ...]]:
-    compute = plans.codec_compute(config, runtime)
-    recipe = plans.latent_recipe(config, runtime)
     folder = partial(
         latents_folder, entries=config.data, defaults=config.data_defaults, cache=plans.cache_folder(config)
     )
-    cache = LatentCache({dataset.id: TensorCache(LocalStore(folder(dataset.options)), recipe) for dataset in datasets})
-    codec = partial(
-        family.codec,
-        weights,
-        compute,
-        tiling=config.memory.vae_enable_tiling,
-        slicing=config.memory.vae_enable_slicing,
-    )
-    broken = cache.fill(datasets, codec, config.data_defaults.vae_batch_size, reporter)
+    cache = LatentCache(_caches(datasets, folder, plans.latent_recipe(config, runtime)))
+    broken = cache.fill(datasets, plans.codec(config, runtime), config.data_defaults.vae_batch_size, reporter)
     return cache, tuple(dataset.without(broken.get(dataset.id, {}), reporter) for dataset in datasets)
+
+
+def _caches(datasets: Sequence[Dataset], folder: Callable[[DataBackend], Path], recipe: str) -> dict[str, TensorCache]:
+    """The cache of each data set by its id; data sets of one folder share one, so that it is listed once."""
+    places = {dataset.id: folder(dataset.options) for dataset in datasets}
+    opened = {place: TensorCache(LocalStore(place), recipe) for place in set(places.values())}
+    return {name: opened[place] for name, place in places.items()}

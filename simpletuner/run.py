@@ -108,17 +108,10 @@ def build_trainer(
 
 def _validation(config: RunConfig, prepared: Prepared, runtime: Runtime, reporter: Reporter) -> Validation:
     family = plans.family(config)
-    codec = partial(
-        family.codec,
-        prepared.weights,
-        plans.codec_compute(config, runtime),
-        tiling=config.memory.vae_enable_tiling,
-        slicing=config.memory.vae_enable_slicing,
-    )
     steps = config.validation.validation_num_inference_steps
     schedule = partial(family.sampling_schedule, prepared.weights, steps)
     base = plans.name_of_base(config, runtime)
-    studio = Studio(codec, schedule, prepared.prompts, base)
+    studio = Studio(plans.codec(config, runtime), schedule, prepared.prompts, base)
     return Validation(config.validation, prepared.shots, studio, Path(config.run.output_dir), runtime, reporter)
 
 

@@ -90,15 +90,6 @@ def clutter(random: Random, side: int) -> Image.Image:
     return picture
 
 
-def contact_sheet(pictures: Sequence[Image.Image], columns: int) -> Image.Image:
-    """The pictures side by side, for people to look at."""
-    width, height = (length + 2 for length in pictures[0].size)
-    sheet = Image.new("RGB", (width * columns, height * math.ceil(len(pictures) / columns)), (255, 255, 255))
-    for index, picture in enumerate(pictures):
-        sheet.paste(picture, (index % columns * width, index // columns * height))
-    return sheet
-
-
 @dataclass(frozen=True)
 class Pen:
     """Draws in units of a figure's radius around its centre, so that figures need no pixel numbers."""

@@ -52,16 +52,6 @@ class Runtime:
         """How many processes train together."""
         return int(self.accelerator.num_processes)
 
-    @property
-    def rank(self) -> int:
-        """The number of this process."""
-        return int(self.accelerator.process_index)
-
-    @property
-    def is_main(self) -> bool:
-        """Whether this process writes the files."""
-        return bool(self.accelerator.is_main_process)
-
     def generator(self, purpose: str, *numbers: int | str) -> torch.Generator:
         """A generator for exactly one draw; the same on every device, so it lives on the CPU."""
         return generator(self.seed, purpose, *numbers)
