@@ -18,6 +18,8 @@ COMMANDS = {
     "check": "Check a config and show the run it makes, without training.",
     "configure": "Answer a few questions and get a config that works.",
     "examples": "List the examples that come along, or copy one.",
+    "data": "Look at the data sets of a config before training: a table and a page.",
+    "cache": "Fill, check or tidy up the caches of a config.",
     "options": "Show every option of a config with its meaning.",
 }
 """Each command is the object `command` in the module of its name."""
@@ -26,7 +28,6 @@ LATER = {
     "server": "use the command line; progress.jsonl in the output folder can be followed by other programs",
     "export": "the adapter is written in diffusers format, which ComfyUI and others load",
     "push": "set push_to_hub in the config, or upload the output folder with: hf upload",
-    "cache": "the caches are filled by `simpletuner train`",
     "generate": "load the adapter in diffusers; the model card in the output folder shows how",
 }
 

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
+from simpletuner.data.sections import CaptionPipeline, CaptionShuffle
 from simpletuner.schema import Choice
 
 
@@ -23,11 +24,35 @@ class Rules:
     prepend_instance_prompt: bool = False
     only_instance_prompt: bool = False
     disable_multiline_split: bool = False
+    extension: str = ".txt"
+    fallback: str = ""
+    """The caption of images without any."""
+    shuffle: CaptionShuffle | None = None
+    pipeline: CaptionPipeline | None = None
+    filters: tuple[str, ...] = ()
+    """What is taken out of captions, entry by entry, as in caption_filter_list."""
+    dropout: float = 0.0
+    """The share of uses without a caption."""
+    seed: int = 0
+    """Where shuffles and other variants come from."""
 
     @property
     def reads_text_files(self) -> bool:
         """Whether a caption file is needed beside each image."""
         return self.strategy == "textfile" and not self.only_instance_prompt
+
+
+@dataclass(frozen=True)
+class Use:
+    """One use of one image in training."""
+
+    sample: int
+    """Counts all samples since the beginning; the same on any number of processes."""
+    epoch: int
+    """Counted from 1."""
+    step: int
+    """Counted from 0."""
+    total_steps: int
 
 
 def alternatives(key: str, text: str | None, rules: Rules) -> tuple[str, ...]:

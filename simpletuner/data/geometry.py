@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from math import floor, sqrt
+from typing import Annotated
+
+from pydantic import BeforeValidator
 
 from simpletuner.data.items import Placement, Size
 from simpletuner.schema import Choice, words
@@ -26,6 +29,25 @@ class Rules:
     maximum_aspect_ratio: float | None = None
     aspect_bucket_rounding: int = 2
     alignment: int = 64
+    crop_aspect_buckets: tuple[tuple[float, float], ...] = ()
+    """Pairs of an aspect ratio, width divided by height, and its weight."""
+    max_upscale_threshold: float | None = None
+    bucket_mode: str = "aspect"
+    min_bucket_reso: int = 256
+    max_bucket_reso: int = 1024
+    bucket_reso_steps: int = 64
+    bucket_no_upscale: bool = False
+    resize_interpolation: str = "lanczos"
+
+    @property
+    def draws_bucket(self) -> bool:
+        """Whether the bucket of an image depends on chance."""
+        return self.crop and self.crop_aspect == "random"
+
+    @property
+    def draws_crop(self) -> bool:
+        """Whether the crop of an image depends on chance."""
+        return CROP_STYLES[self.crop_style] is at_random
 
 
 def place(size: Size, rules: Rules, *, draw: tuple[float, float] = (0.5, 0.5)) -> Placement:
@@ -160,6 +182,14 @@ CROP_STYLES: Choice[Callable[[int, float], int]] = Choice(
     {"random": at_random, "center": at_center, "centre": at_center, "corner": at_corner},
     later={"face": "use center, or crop the faces beforehand"},
 )
+
+INTERPOLATIONS = words(
+    "interpolation",
+    {"lanczos": "Sharp, for photographs and drawings alike."},
+)
+"""How pixels are resized."""
+
+AspectBuckets = Annotated[tuple[tuple[float, float], ...], BeforeValidator(lambda value: value)]
 
 CROP_ASPECTS = words(
     "crop aspect",

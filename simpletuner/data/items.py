@@ -22,7 +22,33 @@ class Item:
 
     key: str
     version: str
+    """Changes whenever the content may have changed; empty when that cannot be told without reading it."""
     size_bytes: int
+    digest: str = ""
+    """Of the content, where the source knows it without reading the file."""
+    size: Size | None = None
+    """Width and height, where the source knows them without opening the file."""
+    captions: tuple[str, ...] | None = None
+    """What the source itself says about the image, such as a column of a table; nothing when it says nothing."""
+    problem: str = ""
+    """Why the source cannot give this image, such as an address that does not answer."""
+
+
+class Box(NamedTuple):
+    """A part of an image, in pixels of the upright original."""
+
+    left: int
+    top: int
+    width: int
+    height: int
+
+
+class Chances(NamedTuple):
+    """Numbers from [0, 1) that decide on whatever is drawn at random for one image."""
+
+    left: float = 0.5
+    top: float = 0.5
+    aspect: float = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +59,8 @@ class Placement:
     crop: tuple[int, int]
     """Left and top edge of the part that is kept, in pixels of the resized image."""
     bucket: Size
+    interpolation: str = "lanczos"
+    """How pixels are resized: a name of `geometry.INTERPOLATIONS`."""
 
 
 @dataclass(frozen=True, slots=True)

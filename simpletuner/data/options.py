@@ -43,7 +43,6 @@ _BY_ITSELF = "the framework chooses this by itself"
 _CONTENT = "caches are addressed by content, so nothing outdated is ever used"
 _NO_BUCKET_LOST = "every bucket is used; one that is smaller than a batch is filled up from itself"
 _TO_PROGRESS = "what happens is always reported in progress.jsonl"
-_KEEP_CACHE = "leave it out: the cache is filled before training and reused"
 _NO_CHECK = "sort such images out beforehand"
 
 
@@ -60,8 +59,8 @@ class DataDefaults(Section):
     """Images larger than this are first shrunk to target_downsample_size, so that a crop shows more of them."""
     target_downsample_size: float | None = Field(default=None, ge=0)
     """How large an image over maximum_image_size is before it is cropped, in the unit of resolution_type."""
-    max_upscale_threshold: Annotated[float | None, NotYet("use minimum_image_size to leave small images out")] = None
-    """Leaves out images that would have to be enlarged by more than this share."""
+    max_upscale_threshold: float | None = Field(default=None, ge=0)
+    """Leaves out images that would have to be enlarged by more than this share: 0.2 allows edges 20% longer."""
     aspect_bucket_rounding: int = Field(default=2, ge=1, le=9)
     """Decimals kept of an image's aspect ratio: fewer give fewer and fuller buckets, and crop a little more."""
     aspect_bucket_alignment: Annotated[int, NoEffect("FLUX images are always aligned to 64 pixels")] = 64
@@ -77,9 +76,9 @@ class DataDefaults(Section):
     """Uses instance_prompt for every image and ignores all other captions."""
     disable_multiline_split: bool = False
     """Takes a caption file as one caption; otherwise each line of it is an alternative."""
-    parquet_caption_column: Annotated[str | None, NotYet("use textfile captions")] = None
+    parquet_caption_column: str | None = None
     """The column with captions in a Parquet table."""
-    parquet_filename_column: Annotated[str | None, NotYet("use textfile captions")] = None
+    parquet_filename_column: str | None = None
     """The column with file names in a Parquet table."""
 
     data_backend_sampling: Annotated[str, SAMPLINGS] = "auto-weighting"
@@ -93,7 +92,6 @@ class DataDefaults(Section):
                 "combined": "All conditioning data sets are used for each image.",
             },
         ),
-        NotYet("leave it out until conditioning data sets are served"),
     ] = "random"
     """How several conditioning data sets of one image are used."""
     disable_bucket_pruning: Annotated[bool, NoEffect(_NO_BUCKET_LOST)] = False
@@ -109,14 +107,14 @@ class DataDefaults(Section):
     """How many captions are encoded at once while the cache is filled."""
     vae_batch_size: int = Field(default=4, ge=1)
     """How many images are encoded at once while the cache is filled."""
-    vae_cache_ondemand: Annotated[bool, NotYet(_KEEP_CACHE)] = False
-    """Encodes images when they are first needed instead of before training."""
-    vae_cache_disable: Annotated[bool, NotYet(_KEEP_CACHE)] = False
-    """Never keeps encoded images."""
-    text_cache_ondemand: Annotated[bool, NotYet(_KEEP_CACHE)] = False
-    """Encodes captions when they are first needed instead of before training."""
-    text_cache_disable: Annotated[bool, NotYet(_KEEP_CACHE)] = False
-    """Never keeps encoded captions."""
+    vae_cache_ondemand: bool = False
+    """Encodes images when they are first needed instead of before training; the encoder stays in memory."""
+    vae_cache_disable: bool = False
+    """Never keeps encoded images on a disk; the encoder stays in memory."""
+    text_cache_ondemand: bool = False
+    """Encodes captions when they are first needed instead of before training; the encoders stay in memory."""
+    text_cache_disable: bool = False
+    """Never keeps encoded captions on a disk; the encoders stay in memory."""
     text_embed_full_cache: Annotated[bool, NoEffect("FLUX keeps what it needs and no more")] = False
     """Keeps parts of encoded captions that training does not use."""
     compress_disk_cache: Annotated[bool, NoEffect("caches are safetensors files, which hardly compress")] = True

@@ -18,6 +18,11 @@ class LocalStore:
     def __init__(self, root: Path) -> None:
         self.root = root
 
+    @property
+    def name(self) -> str:
+        """The path of the folder."""
+        return str(self.root)
+
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """Everything whose key starts with `prefix`, in the order of the keys."""
         yield from sorted(self._walk(self._folder_of(prefix), prefix))

@@ -15,6 +15,11 @@ class MemoryStore:
         self._versions: dict[str, int] = {}
         self._writes = 0
 
+    @property
+    def name(self) -> str:
+        """No place that could be looked at."""
+        return f"memory {id(self):x}"
+
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """Everything whose key starts with `prefix`, in the order of the keys."""
         for key in sorted(self._data):

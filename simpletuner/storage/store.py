@@ -20,6 +20,10 @@ class Entry(NamedTuple):
 class Store(Protocol):
     """Keeps bytes under keys. A reader never sees half of a write."""
 
+    @property
+    def name(self) -> str:
+        """Where it is, as the user would look for it; two stores of one name are the same place."""
+
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """Everything whose key starts with `prefix`, in the order of the keys."""
 

@@ -9,14 +9,24 @@ from typing import Annotated, Any, BinaryIO, Protocol
 from pydantic import BeforeValidator, ConfigDict, Field, model_validator
 
 from simpletuner.data.captions import CAPTION_STRATEGIES
-from simpletuner.data.geometry import CROP_ASPECTS, CROP_STYLES, RESOLUTION_TYPES
+from simpletuner.data.geometry import CROP_ASPECTS, CROP_STYLES, INTERPOLATIONS, RESOLUTION_TYPES, AspectBuckets
 from simpletuner.data.items import Item
 from simpletuner.data.options import NeverDeletes, Prompts
+from simpletuner.data.sections import (
+    CONDITIONING_TYPES,
+    CaptionPipeline,
+    CaptionShuffle,
+    ConditioningGenerator,
+    ParquetColumns,
+)
 from simpletuner.schema import NoEffect, NotYet, Section, TextList, words
 
 
 class Source(Protocol):
     """A place with images. Listing it opens no file, and nothing is ever written there."""
+
+    lanes: int
+    """How many files are best read at once: 1 for a disk, more where each answer takes its time."""
 
     def items(self) -> Iterator[Item]:
         """Every image and every caption file, in any order."""
@@ -47,10 +57,12 @@ CAPTION_SUFFIX = ".txt"
 
 DATASET_TYPES = words(
     "dataset type",
-    {"image": "Images to train on."},
+    {
+        "image": "Images to train on.",
+        "conditioning": "Images that belong to those of another data set: masks, references, edges.",
+        "eval": "Images that are not trained on, to measure the loss with.",
+    },
     later={
-        "conditioning": "only plain image data sets are trained on so far",
-        "eval": "use validation prompts to judge progress",
         "caption": "only image data sets are trained on",
         "video": "FLUX is trained on images",
         "audio": "FLUX is trained on images",
@@ -59,17 +71,6 @@ DATASET_TYPES = words(
     },
 )
 
-CONDITIONING_TYPES = words(
-    "conditioning type",
-    {},
-    later=dict.fromkeys(
-        ["controlnet", "mask", "segmentation", "reference_strict", "reference_loose"],
-        "set disabled on this data set: only plain image data sets are trained on so far",
-    ),
-)
-
-_NO_PAIRS = NotYet("leave it out: only plain image data sets are trained on so far")
-_WHOLE_RUN = NotYet("leave it out: every data set takes part in the whole run")
 _CONTENT = NoEffect("caches are addressed by content, so nothing outdated is ever used")
 _RESCANNED = NoEffect("data sets are rescanned at every start, and only new and changed files are opened")
 _BY_ITSELF = NoEffect("the framework chooses this by itself")
@@ -79,73 +80,31 @@ def _as_tuple(value: Any) -> Any:
     return value if isinstance(value, (list, tuple)) else [value]
 
 
-class ConditioningGenerator(Section):
-    """Makes pairs for a data set out of its own images, such as edges or blurred copies."""
-
-    model_config = ConfigDict(extra="allow")
-
-    type: str
-    """What is made: canny, superresolution, jpeg_artifacts, random_masks, depth or segmentation."""
-    conditioning_type: Annotated[str | None, CONDITIONING_TYPES] = None
-    """How the result is used."""
-    captions: bool | str | tuple[str, ...] | None = None
-    """Captions of the result: none (false), these, or the same as the image's."""
-    source_dataset_id: str | None = None
-    """The data set whose images are taken."""
-    params: Mapping[str, Any] = Field(default_factory=dict)
-    """Settings of what is made."""
-
-    def __repr__(self) -> str:
-        return repr(self.type)
-
-
-class CaptionShuffle(Section):
-    """Makes more captions by changing the order of the parts of each."""
-
-    enable: bool = False
-    """Whether captions are shuffled."""
-    count: int = Field(default=1, ge=1)
-    """How many shuffled captions are made of each."""
-    seed: int | None = None
-    """Where the order comes from; the seed of the run unless given."""
-    split_on: str = "comma"
-    """What separates the parts: comma, space or period."""
-    position_start: int = Field(default=0, ge=0)
-    """How many parts at the beginning stay in their place."""
-    include_original: bool = True
-    """Whether the caption itself is used too."""
-
-
-class ParquetColumns(Section):
-    """Where a Parquet table says what is known about images."""
-
-    path: str
-    """The table."""
-    filename_column: str = "id"
-    """The column with file names."""
-    caption_column: str | None = None
-    """The column with captions."""
-    fallback_caption_column: str | None = None
-    """The column with captions for rows that have none."""
-    width_column: str | None = None
-    """The column with widths."""
-    height_column: str | None = None
-    """The column with heights."""
-    identifier_includes_extension: bool = False
-    """Whether file names in the table end with their extension."""
-    bbox_column: str | None = None
-    """The column with boxes."""
-
-
 METADATA_BACKENDS = words(
     "metadata backend",
     {
         "discovery": "Sizes are read from the image files.",
         "json": "Another name of discovery.",
+        "filesystem": "An old name of discovery.",
+        "parquet": "Captions and sizes come from the table in parquet.",
+        "huggingface": "Captions and sizes come from columns of a data set on the Hub.",
+        "webshart": "Captions and sizes come from the index of the shards.",
     },
-    later={
-        name: "use discovery, which reads sizes from the image files"
-        for name in ("parquet", "huggingface", "webshart", "filesystem")
+)
+
+BUCKET_MODES = words(
+    "bucket mode",
+    {
+        "aspect": "One bucket for each rounded aspect ratio, as in SimpleTuner.",
+        "kohya": "The buckets of sd-scripts, with its bucket options.",
+    },
+)
+
+REGULARISATION_MODES = words(
+    "regularisation mode",
+    {
+        "parent": "The target is what the base model itself answers, so that it is not changed.",
+        "prior": "The images themselves are learned, with the weight prior_loss_weight, as in sd-scripts.",
     },
 )
 
@@ -162,7 +121,7 @@ class DataBackend(Section):
     disabled: bool = False
     """Leaves the data set out, as if its entry were not there."""
     conditioning_type: Annotated[str | None, CONDITIONING_TYPES] = None
-    """How the images steer the training of another data set."""
+    """How the images steer the training of another data set; makes it a conditioning data set."""
 
     resolution: float | None = Field(default=None, gt=0)
     """How large images are in training: pixels, or megapixels when resolution_type is area."""
@@ -174,8 +133,8 @@ class DataBackend(Section):
     """Images larger than this are first shrunk to target_downsample_size, so that a crop shows more of them."""
     target_downsample_size: float | None = Field(default=None, ge=0)
     """How large an image over maximum_image_size is before it is cropped, in the unit of resolution_type."""
-    max_upscale_threshold: Annotated[float | None, NotYet("use minimum_image_size to leave small images out")] = None
-    """Leaves out images that would have to be enlarged by more than this share."""
+    max_upscale_threshold: float | None = Field(default=None, ge=0)
+    """Leaves out images that would have to be enlarged by more than this share: 0.2 allows edges 20% longer."""
     minimum_aspect_ratio: float | None = Field(default=None, gt=0)
     """Images narrower than this are left out; width divided by height, so 0.5 is twice as tall as wide."""
     maximum_aspect_ratio: float | None = Field(default=None, gt=0)
@@ -188,8 +147,20 @@ class DataBackend(Section):
     """Which part of an image is kept."""
     crop_aspect: Annotated[str, CROP_ASPECTS] = "square"
     """The shape that images are cropped to when crop is on."""
-    crop_aspect_buckets: Annotated[tuple[Any, ...], NotYet("use crop_aspect square or preserve")] = ()
-    """The shapes for crop_aspect closest and random."""
+    crop_aspect_buckets: AspectBuckets = ()
+    """The shapes for crop_aspect closest and random: width divided by height, with a weight if you like."""
+    bucket_mode: Annotated[str, BUCKET_MODES] = "aspect"
+    """How the sizes of images in training are chosen."""
+    min_bucket_reso: int = Field(default=256, ge=64)
+    """The shortest edge of a bucket in pixels, for bucket_mode kohya."""
+    max_bucket_reso: int = Field(default=1024, ge=64)
+    """The longest edge of a bucket in pixels, for bucket_mode kohya."""
+    bucket_reso_steps: int = Field(default=64, ge=16)
+    """Edges of buckets are multiples of this many pixels, for bucket_mode kohya."""
+    bucket_no_upscale: bool = False
+    """Never enlarges images: small ones make small buckets, for bucket_mode kohya."""
+    resize_interpolation: Annotated[str, INTERPOLATIONS] = "lanczos"
+    """How images are resized."""
 
     caption_strategy: Annotated[str | None, CAPTION_STRATEGIES] = None
     """Where captions come from."""
@@ -201,10 +172,14 @@ class DataBackend(Section):
     """Uses instance_prompt for every image and ignores all other captions."""
     disable_multiline_split: bool | None = None
     """Takes a caption file as one caption; otherwise each line of it is an alternative."""
-    caption_shuffle: Annotated[CaptionShuffle | None, NotYet("write shuffled captions as lines of the .txt file")] = (
-        None
-    )
+    caption_extension: str = Field(default=CAPTION_SUFFIX, pattern=r"^\.[^./\\]+$")
+    """The ending of caption files, such as .caption."""
+    caption_fallback: str | None = None
+    """The caption of images that have none; without it, a missing caption ends the run."""
+    caption_shuffle: CaptionShuffle | None = None
     """Makes more captions by changing the order of the parts of each."""
+    caption_pipeline: CaptionPipeline | None = None
+    """What sd-scripts does to captions: prefix, tags that stay, shuffling, wildcards, dropout, warm-up."""
 
     repeats: int = Field(default=0, ge=0)
     """How many more times each image is used in an epoch: 0 uses it once, 9 ten times."""
@@ -216,20 +191,26 @@ class DataBackend(Section):
     """Uses only this many images, always the same ones."""
     is_regularisation_data: bool = False
     """Keeps what the model knows: on these images it learns to draw what it drew before."""
+    regularisation_mode: Annotated[str, REGULARISATION_MODES] = "parent"
+    """What is learned from regularisation data."""
+    prior_loss_weight: float = Field(default=1.0, ge=0)
+    """The weight of the loss on this data set, for regularisation_mode prior."""
+    match_count: bool = False
+    """Uses these images as often in an epoch as all other images together, for regularisation_mode prior."""
     timestep_sampling_offset: Annotated[float, NotYet("use flow_schedule_shift, which holds for all data sets")] = 0.0
     """Shifts training on this data set to noisier or cleaner images."""
     slider_strength: Annotated[float | None, NotYet("leave it out: sliders are not trained")] = None
     """The direction of this data set in a slider."""
-    start_epoch: Annotated[int, _WHOLE_RUN] = 1
-    """The first epoch that uses the data set."""
-    start_step: Annotated[int, _WHOLE_RUN] = 0
+    start_epoch: int = Field(default=1, ge=0)
+    """The first epoch that uses the data set, counted from 1."""
+    start_step: int = Field(default=0, ge=0)
     """The first step that uses the data set."""
-    end_epoch: Annotated[int | None, _WHOLE_RUN] = None
-    """The last epoch that uses the data set."""
-    end_step: Annotated[int | None, _WHOLE_RUN] = None
-    """The last step that uses the data set."""
-    disable_after_epoch_step: Annotated[int | None, _WHOLE_RUN] = None
-    """The step of an epoch from which on the data set is not used."""
+    end_epoch: int | None = None
+    """The last epoch that uses the data set; 0 or less for no end."""
+    end_step: int | None = None
+    """The last step that uses the data set; 0 or less for no end."""
+    disable_after_epoch_step: int | None = Field(default=None, ge=1)
+    """How many steps of each epoch may use the data set."""
 
     text_embeds: str | None = None
     """The id of the text_embeds entry that keeps the encoded captions; the default one unless given."""
@@ -239,27 +220,25 @@ class DataBackend(Section):
     """Where the encoded images of this data set are kept."""
     cache_dir: Path | None = None
     """Where downloaded images are kept."""
-    conditioning_data: Annotated[TextList, _NO_PAIRS] = ()
+    conditioning_data: TextList = ()
     """The ids of the data sets that steer the training of this one."""
-    conditioning: Annotated[
-        tuple[ConditioningGenerator, ...], BeforeValidator(_as_tuple), NotYet("leave it out: pairs are not made yet")
-    ] = ()
+    conditioning: Annotated[tuple[ConditioningGenerator, ...], BeforeValidator(_as_tuple)] = ()
     """Makes pairs out of the images of this data set."""
-    source_dataset_id: Annotated[str | None, _NO_PAIRS] = None
-    """The data set that this one belongs to."""
+    source_dataset_id: str | None = None
+    """The data set whose images these belong to."""
     metadata_backend: Annotated[str, METADATA_BACKENDS] = "discovery"
     """Where the sizes of images are known from."""
-    parquet: Annotated[ParquetColumns | None, NotYet("use discovery and textfile captions")] = None
-    """Where a Parquet table says what is known about images."""
+    parquet: ParquetColumns | None = None
+    """Where a table says what is known about images, for metadata_backend parquet."""
     disable_validation: Annotated[bool, NoEffect("validation draws from prompts, not from data sets")] = False
     """Keeps images of this data set out of validation."""
 
-    vae_cache_ondemand: Annotated[bool | None, NotYet("leave it out: the cache is filled before training")] = None
-    """Encodes images when they are first needed instead of before training."""
-    vae_cache_disable: Annotated[bool | None, NotYet("leave it out: the cache is filled before training")] = None
-    """Never keeps encoded images."""
-    vae_cache_clear_each_epoch: Annotated[bool, NotYet("leave it out: crops do not change between epochs")] = False
-    """Encodes all images anew for each epoch."""
+    vae_cache_ondemand: bool | None = None
+    """Encodes images when they are first needed instead of before training; the encoder stays in memory."""
+    vae_cache_disable: bool | None = None
+    """Never keeps encoded images on a disk; the encoder stays in memory."""
+    vae_cache_clear_each_epoch: bool = False
+    """Draws random crops anew for each epoch; the encoder stays in memory."""
     skip_file_discovery: Annotated[TextList, _RESCANNED] = ()
     """Leaves out parts of the preparation."""
     preserve_data_backend_cache: Annotated[bool, _RESCANNED] = False
@@ -302,7 +281,7 @@ class DataBackend(Section):
         if not isinstance(given, Mapping):
             return given
         if "disable_vae_cache" in given:
-            raise ValueError("disable_vae_cache was removed; leave it out, the cache is filled before training")
+            raise ValueError("disable_vae_cache was removed; use vae_cache_disable")
         return {_SPELLINGS.get(key, key): value for key, value in given.items()}
 
     def open(self) -> Source:

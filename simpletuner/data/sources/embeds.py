@@ -13,15 +13,14 @@ from simpletuner.schema import NoEffect, NotYet, TextList, words
 
 PLACES = words(
     "place for a cache",
-    {"local": "A folder on this machine."},
-    later={
-        "aws": "use type local; the cache is small beside the images",
-        "memory": "use type local, on a memory disk if you like",
+    {
+        "local": "A folder on this machine.",
+        "aws": "An S3-compatible bucket.",
+        "memory": "The memory of the process; everything is encoded anew in each run.",
     },
 )
 
 _RESCANNED = NoEffect("caches are addressed by content, so nothing outdated is ever used")
-_KEEP_CACHE = NotYet("leave it out: the cache is filled before training and reused")
 
 
 class Embeds(MemoryFolder):
@@ -74,11 +73,11 @@ class TextEmbeds(Embeds):
 
     text_encoder_batch_size: Annotated[int | None, NoEffect("use the text_encoder_batch_size of the run")] = None
     """How many captions are encoded at once while the cache is filled."""
-    caption_filter_list: Annotated[TextList, NotYet("edit the captions themselves")] = ()
-    """Words that are taken out of captions before they are encoded."""
-    text_cache_ondemand: Annotated[bool | None, _KEEP_CACHE] = None
+    caption_filter_list: TextList = ()
+    """What is taken out of captions: words, regular expressions or s/find/replace, or the file that lists them."""
+    text_cache_ondemand: bool | None = None
     """Encodes captions when they are first needed instead of before training."""
-    text_cache_disable: Annotated[bool | None, _KEEP_CACHE] = None
+    text_cache_disable: bool | None = None
     """Never keeps encoded captions."""
 
 

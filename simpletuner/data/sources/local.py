@@ -27,6 +27,8 @@ class Local(DataBackend):
 class LocalFolder:
     """Lists and reads image files and caption files below a folder, following links."""
 
+    lanes = 1
+
     def __init__(self, root: Path) -> None:
         self.root = root
 
