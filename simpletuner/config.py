@@ -15,7 +15,8 @@ from typing import Annotated, Any
 from pydantic import SecretStr, ValidationError
 
 from simpletuner import files, legacy, rules, selection
-from simpletuner.data import plan
+from simpletuner.data.checks import check_entries
+from simpletuner.data.entries import missing_folders, read_entries, remarks
 from simpletuner.data.options import DataDefaults
 from simpletuner.data.sources import SOURCES, DataEntry
 from simpletuner.demo import MODEL
@@ -157,12 +158,12 @@ def read(
     if not any(OWNER.get(problem.where) == "data_defaults" for problem in mistyped):
         together += _data_rules(entries, wrong, config.data_defaults)
     if look_for_images:
-        together += plan.missing_folders(entries)
+        together += missing_folders(entries)
     if found:
         raise ConfigError(str(path), _unique([*found, *together]))
     for name in SECTIONS:
         notices += [f"{option} has no effect: {why}" for option, why in without_effect(config.__dict__[name])]
-    return Reading(config, path, tuple([*notices, *plan.notices(entries)]), tuple(_unique(together)))
+    return Reading(config, path, tuple([*notices, *remarks(entries), *rules.remarks(config)]), tuple(_unique(together)))
 
 
 def lift(flat: Mapping[str, Any], data: Sequence[DataEntry]) -> tuple[dict[str, Any], list[Problem]]:
@@ -302,12 +303,12 @@ def _data_file(
         return (), [Problem(f"{place} › {problem.where}", problem.what) for problem in error.problems]
     missing: list[str] = []
     placeholders = {name: str(flat[name]) for name in ("model_family", "output_dir") if name in flat}
-    entries, found = plan.read_entries(files.filled(raw, environment, missing), placeholders=placeholders)
+    entries, found = read_entries(files.filled(raw, environment, missing), placeholders=placeholders)
     return entries, [*found, *(_not_set(name, place.name) for name in dict.fromkeys(missing))]
 
 
 def _data_rules(entries: Sequence[DataEntry], wrong: Sequence[Problem], defaults: DataDefaults) -> list[Problem]:
-    return plan.check_entries(entries, defaults, complete=not wrong) if entries else []
+    return check_entries(entries, defaults, complete=not wrong) if entries else []
 
 
 def _prompt_library(flat: dict[str, Any], path: Path, folder: Path) -> list[Problem]:

@@ -19,7 +19,7 @@ from simpletuner.models.adapters import lora
 from simpletuner.models.adapters.presets import PRESETS
 from simpletuner.models.assemble import Assembly
 from simpletuner.models.families import FAMILIES
-from simpletuner.models.family import Compute, Family, LatentCodec, Weights
+from simpletuner.models.family import Compute, Family, LatentCodec, TextEncoder, Weights
 from simpletuner.models.sources import fingerprint
 from simpletuner.models.tread import Route
 from simpletuner.training import checkpoint, optimizers
@@ -87,6 +87,11 @@ def codec(config: RunConfig, runtime: Runtime) -> Callable[[], AbstractContextMa
     )
 
 
+def text_encoder(config: RunConfig, runtime: Runtime) -> Callable[[], AbstractContextManager[TextEncoder]]:
+    """Opens the text encoders."""
+    return partial(family(config).text_encoder, config.model.weights(), *text_settings(config), runtime.compute)
+
+
 def text_settings(config: RunConfig) -> tuple[tuple[str, str], int | None]:
     """The precisions of both text encoders, and how many tokens of a caption count."""
     precisions = (config.precision.text_encoder_1_precision, config.precision.text_encoder_2_precision)
@@ -145,17 +150,28 @@ def _adapter_dtype(config: RunConfig, runtime: Runtime) -> torch.dtype:
 def schedule(config: RunConfig, order: Order) -> Schedule:
     """How long the run is, and when it does what."""
     accumulation = config.duration.gradient_accumulation_steps
-    per_epoch = math.ceil(order.batches_per_epoch / accumulation)
-    total = config.duration.max_train_steps or math.ceil(
-        (config.duration.num_train_epochs or 1) * order.batches_per_epoch / accumulation
-    )
+    whole = order.batches_in(config.duration.num_train_epochs or 1)
+    total = config.duration.max_train_steps or math.ceil(whole / accumulation)
+    order.check_length(total)
     return Schedule(
         total_steps=total,
-        epochs=math.ceil(total / per_epoch),
+        epochs=order.epoch_of(total * accumulation - 1) + 1,
         accumulation=accumulation,
         checkpoint_every=config.checkpoints.checkpoint_step_interval,
         validate_every=config.validation.validation_step_interval,
+        evaluate_every=_evaluate_every(config, order),
     )
+
+
+def _evaluate_every(config: RunConfig, order: Order) -> int:
+    """How many steps lie between two measurements of the loss; 0 for none."""
+    options = config.validation
+    if options.eval_loss_disable or options.eval_steps_interval is not None:
+        return 0 if options.eval_loss_disable else options.eval_steps_interval or 0
+    if options.eval_epoch_interval is None:
+        return 0
+    batches = order.batches_in(options.eval_epoch_interval)
+    return max(batches // config.duration.gradient_accumulation_steps, 1)
 
 
 def learning_rate(config: RunConfig, schedule: Schedule, runtime: Runtime) -> LearningRate:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 from simpletuner import plans
 from simpletuner.caching.latents import LatentCache
 from simpletuner.caching.prompts import PromptCache
+from simpletuner.caching.recent import RecentStore
 from simpletuner.caching.tensors import TensorCache
 from simpletuner.config import RunConfig
-from simpletuner.data.dataset import Dataset, open_all
-from simpletuner.data.plan import captions_folder, latents_folder
+from simpletuner.data import plan
+from simpletuner.data.dataset import Dataset
+from simpletuner.data.opening import Opened, open_all
+from simpletuner.data.plan import Keeping
 from simpletuner.data.sources import DataBackend
-from simpletuner.models.family import Family, Weights
+from simpletuner.errors import DataError
+from simpletuner.models.family import Weights
 from simpletuner.progress import Reporter
-from simpletuner.storage.local import LocalStore
+from simpletuner.storage.store import Store
 from simpletuner.training import prompts
 from simpletuner.training.prompts import Shot
 from simpletuner.training.runtime import Runtime
@@ -28,16 +31,33 @@ class Prepared:
     """Everything that training reads: data sets whose latents and prompts are cached."""
 
     datasets: tuple[Dataset, ...]
+    evaluation: tuple[Dataset, ...]
+    """Data sets that the loss is measured on."""
     latents: LatentCache
     prompts: PromptCache
     shots: tuple[Shot, ...]
     weights: Weights
 
+    def close(self) -> None:
+        """Give back the encoders that were opened on demand."""
+        self.latents.close()
+        self.prompts.close()
+
 
 def prepare(config: RunConfig, runtime: Runtime, reporter: Reporter) -> Prepared:
     """Scan the data, then encode what is not cached: the encoders come and go in here."""
-    family, weights = plans.family(config), config.model.weights()
-    datasets = open_all(
+    opened = open_data(config, reporter)
+    shots = () if config.validation.validation_disable else prompts.shots(config.validation, runtime.seed)
+    texts = _encode_prompts(config, opened, shots, runtime, reporter)
+    runtime.release()
+    latents, usable = _encode_images(config, opened, runtime, reporter)
+    runtime.release()
+    return Prepared(usable.training, usable.evaluation, latents, texts, shots, config.model.weights())
+
+
+def open_data(config: RunConfig, reporter: Reporter) -> Opened:
+    """Scan every data set of a run, and say what was found."""
+    return open_all(
         config.data,
         config.data_defaults,
         train_batch_size=config.duration.train_batch_size,
@@ -45,56 +65,86 @@ def prepare(config: RunConfig, runtime: Runtime, reporter: Reporter) -> Prepared
         # Without a seed of its own, a run keeps the crops of the run before, and with them the cache.
         seed=config.run.seed or 0,
         reporter=reporter,
+        caption_dropout=config.objective.caption_dropout_probability,
     )
-    shots = () if config.validation.validation_disable else prompts.shots(config.validation, runtime.seed)
-    texts = _encode_prompts(config, family, weights, datasets, shots, runtime, reporter)
-    runtime.release()
-    latents, usable = _encode_images(config, datasets, runtime, reporter)
-    runtime.release()
-    return Prepared(usable, latents, texts, shots, weights)
+
+
+def text_caches(config: RunConfig, opened: Opened, runtime: Runtime) -> dict[str, TensorCache]:
+    """The cache for the captions of each data set, by its id."""
+    store = partial(
+        plan.text_store, entries=config.data, defaults=config.data_defaults, cache=plans.cache_folder(config)
+    )
+    keeping = partial(plan.keeps_captions, entries=config.data, defaults=config.data_defaults)
+    return _caches(opened.whole, store, keeping, plans.text_recipe(config, runtime))
+
+
+def latent_caches(config: RunConfig, opened: Opened, runtime: Runtime) -> dict[str, TensorCache]:
+    """The cache for the images of each data set, by its id."""
+    store = partial(
+        plan.latent_store, entries=config.data, defaults=config.data_defaults, cache=plans.cache_folder(config)
+    )
+    keeping = partial(plan.keeps_latents, defaults=config.data_defaults)
+    return _caches(opened.encoded, store, keeping, plans.latent_recipe(config, runtime))
+
+
+def wanted_prompts(
+    config: RunConfig, opened: Opened, shots: Sequence[Shot], caches: dict[str, TensorCache]
+) -> Iterator[tuple[TensorCache, list[str]]]:
+    """Every prompt of a run with the cache that keeps it; the empty one is always among them."""
+    yield caches[opened.training[0].id], ["", *prompts.texts(config.validation, shots)]
+    for dataset in opened.whole:
+        yield caches[dataset.id], sorted({caption for record in dataset.records for caption in record.captions})
 
 
 def _encode_prompts(
-    config: RunConfig,
-    family: Family,
-    weights: Weights,
-    datasets: Sequence[Dataset],
-    shots: Sequence[Shot],
-    runtime: Runtime,
-    reporter: Reporter,
+    config: RunConfig, opened: Opened, shots: Sequence[Shot], runtime: Runtime, reporter: Reporter
 ) -> PromptCache:
-    folder = partial(
-        captions_folder, entries=config.data, defaults=config.data_defaults, cache=plans.cache_folder(config)
-    )
-    caches = _caches(datasets, folder, plans.text_recipe(config, runtime))
-    wanted: list[tuple[TensorCache, list[str]]] = [
-        (caches[datasets[0].id], ["", *prompts.texts(config.validation, shots)])
-    ]
-    for dataset in datasets:
-        captions = sorted({caption for record in dataset.records for caption in record.captions})
-        wanted.append((caches[dataset.id], captions))
+    wanted = list(wanted_prompts(config, opened, shots, text_caches(config, opened, runtime)))
     cache = PromptCache()
-    encoder = partial(family.text_encoder, weights, *plans.text_settings(config), runtime.compute)
-    cache.fill(wanted, encoder, config.data_defaults.text_encoder_batch_size, reporter)
+    cache.fill(wanted, plans.text_encoder(config, runtime), config.data_defaults.text_encoder_batch_size, reporter)
     return cache
 
 
 def _encode_images(
-    config: RunConfig,
-    datasets: Sequence[Dataset],
-    runtime: Runtime,
-    reporter: Reporter,
-) -> tuple[LatentCache, tuple[Dataset, ...]]:
-    folder = partial(
-        latents_folder, entries=config.data, defaults=config.data_defaults, cache=plans.cache_folder(config)
+    config: RunConfig, opened: Opened, runtime: Runtime, reporter: Reporter
+) -> tuple[LatentCache, Opened]:
+    cache = LatentCache(latent_caches(config, opened, runtime), mode=config.data_defaults.vae_cache_mode)
+    codec = plans.codec(config, runtime)
+    broken = cache.fill(opened.encoded, codec, config.data_defaults.vae_batch_size, reporter)
+    _refuse_broken_partners(opened, broken)
+    training, evaluation = (
+        tuple(dataset.without(broken.get(dataset.id, {}), reporter) for dataset in datasets)
+        for datasets in (opened.training, opened.evaluation)
     )
-    cache = LatentCache(_caches(datasets, folder, plans.latent_recipe(config, runtime)))
-    broken = cache.fill(datasets, plans.codec(config, runtime), config.data_defaults.vae_batch_size, reporter)
-    return cache, tuple(dataset.without(broken.get(dataset.id, {}), reporter) for dataset in datasets)
+    return cache, Opened(training, evaluation)
 
 
-def _caches(datasets: Sequence[Dataset], folder: Callable[[DataBackend], Path], recipe: str) -> dict[str, TensorCache]:
-    """The cache of each data set by its id; data sets of one folder share one, so that it is listed once."""
-    places = {dataset.id: folder(dataset.options) for dataset in datasets}
-    opened = {place: TensorCache(LocalStore(place), recipe) for place in set(places.values())}
-    return {name: opened[place] for name, place in places.items()}
+def _refuse_broken_partners(opened: Opened, broken: dict[str, dict[str, str]]) -> None:
+    """An image can be left out; a partner cannot, without its image."""
+    for dataset in opened.whole:
+        for condition in dataset.conditions:
+            if reasons := broken.get(condition.dataset.id):
+                some = "".join(f"\n  {reason}" for reason in list(reasons.values())[:8])
+                raise DataError(
+                    f"data set '{condition.dataset.id}': {len(reasons)} of its images cannot be used:{some}\n"
+                    f"Mend them, or take them and the images of '{dataset.id}' that they belong to away."
+                )
+
+
+def _caches(
+    datasets: Sequence[Dataset],
+    store_of: Callable[[DataBackend], Store],
+    keeping_of: Callable[[DataBackend], Keeping],
+    recipe: str,
+) -> dict[str, TensorCache]:
+    """The cache of each data set by its id; data sets of one place share one, so that it is listed once."""
+    opened: dict[tuple[str, Keeping], TensorCache] = {}
+    found: dict[str, TensorCache] = {}
+    for dataset in datasets:
+        keeping = keeping_of(dataset.options)
+        store = store_of(dataset.options) if keeping.kept else RecentStore()
+        place = (store.name if keeping.kept else "", keeping)
+        if place not in opened:
+            opened[place] = TensorCache(store, recipe, on_demand=keeping.on_demand)
+        found[dataset.id] = opened[place]
+    return found

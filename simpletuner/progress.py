@@ -100,6 +100,14 @@ class ImagesSaved(Event):
 
 
 @dataclass(frozen=True)
+class Evaluated(Event):
+    """The loss was measured on eval data sets; `losses` holds the mean of each by its id."""
+
+    step: int
+    losses: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class CheckpointSaved(Event):
     """A checkpoint is complete on disk."""
 

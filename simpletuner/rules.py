@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from simpletuner.data.entries import where
+from simpletuner.data.generators.expansion import expand
+from simpletuner.data.sources import DataBackend
 from simpletuner.errors import Problem
 from simpletuner.models.sources import is_folder, looks_like_path
 
@@ -15,7 +18,15 @@ if TYPE_CHECKING:
 
 def check(config: RunConfig) -> list[Problem]:
     """Every contradiction between sections."""
-    return [*_weights(config), *_publishing(config), *routes(config.routing), *_targets(config), *_every_block(config)]
+    return [
+        *_weights(config),
+        *_publishing(config),
+        *routes(config.routing),
+        *_targets(config),
+        *_every_block(config),
+        *_conditions(config),
+        *_evaluation(config),
+    ]
 
 
 def _weights(config: RunConfig) -> Iterator[Problem]:
@@ -77,3 +88,45 @@ def _every_block(config: RunConfig) -> Iterator[Problem]:
     interval = config.memory.gradient_checkpointing_interval
     if interval not in {None, 1}:
         yield Problem("gradient_checkpointing_interval", f"{interval} is not served yet; use 1, which is every block")
+
+
+def _conditions(config: RunConfig) -> Iterator[Problem]:
+    """Conditioning data sets that nothing in the model can take."""
+    flavour = config.model.model_flavour or "krea"
+    for entry in expand(config.data)[0]:
+        if isinstance(entry, DataBackend) and entry.conditioning_type in _TAKEN_BY:
+            yield Problem(
+                where(entry, "conditioning_type"),
+                f"'{entry.conditioning_type}' is for {_TAKEN_BY[entry.conditioning_type]}, which is not served yet, "
+                f"and {flavour} takes none; set disabled, or use it as a mask",
+            )
+
+
+def _evaluation(config: RunConfig) -> Iterator[Problem]:
+    """A measurement of the loss without data, and data without a measurement."""
+    options = config.validation
+    known = [entry.id for entry in config.data if isinstance(entry, DataBackend) and entry.dataset_type == "eval"]
+    named = options.eval_dataset_id
+    if named is not None and named not in known:
+        names = ", ".join(known) or "there is none"
+        yield Problem("eval_dataset_id", f"no eval data set is called '{named}'; known are: {names}")
+    for option in ("eval_steps_interval", "eval_epoch_interval"):
+        if options.__dict__[option] is not None and not known:
+            yield Problem(option, "there is no data set of dataset_type eval to measure the loss on; add one")
+
+
+def remarks(config: RunConfig) -> Iterator[str]:
+    """What has no effect as the options stand together."""
+    options = config.validation
+    is_measured = options.eval_steps_interval is not None or options.eval_epoch_interval is not None
+    for entry in config.data:
+        is_eval = isinstance(entry, DataBackend) and entry.dataset_type == "eval"
+        if is_eval and (options.eval_loss_disable or not is_measured):
+            yield f"{where(entry)} is not used: set eval_steps_interval to measure the loss on it"
+
+
+_TAKEN_BY = {
+    "controlnet": "controlnet: true",
+    "reference_strict": "model_flavour kontext",
+    "reference_loose": "model_flavour kontext",
+}

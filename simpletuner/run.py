@@ -20,9 +20,10 @@ from simpletuner.storage.local import LocalStore
 from simpletuner.training import checkpoint, optimizers
 from simpletuner.training.batches import Batches
 from simpletuner.training.checkpoint import Checkpoints
+from simpletuner.training.evaluation import Evaluation
 from simpletuner.training.runtime import Runtime, fits_memory
 from simpletuner.training.trackers import Identity, open_tracker
-from simpletuner.training.trainer import RESOLVED_CONFIG, Trainer
+from simpletuner.training.trainer import RESOLVED_CONFIG, Schedule, Trainer
 from simpletuner.training.validation import Studio, Validation
 
 
@@ -48,6 +49,7 @@ def train(config: RunConfig, console: Reporter) -> Outcome:
             reporter.report(Notice(f"{name} is of a later step than this run starts from; it is {name}.superseded now"))
         runtime = _runtime(config, resume_from)
         prepared = prepare(config, runtime, reporter)
+        open_things.callback(prepared.close)
         trainer = build_trainer(config, prepared, checkpoints, runtime, reporter)
         adapter = trainer.fit(resume_from)
         outcome = finish(config, prepared, trainer, adapter, reporter)
@@ -77,10 +79,11 @@ def build_trainer(
         prepared.datasets,
         seed=runtime.seed,
         sampling=config.data_defaults.data_backend_sampling,
-        caption_dropout=config.objective.caption_dropout_probability,
+        batches_per_step=config.duration.gradient_accumulation_steps,
     )
-    batches = Batches(prepared.datasets, order, prepared.prompts, prepared.latents, runtime.seed)
     schedule = plans.schedule(config, order)
+    order = order.with_length(schedule.total_steps)
+    batches = Batches(prepared.datasets, order, prepared.prompts, prepared.latents, runtime.seed)
     denoiser = family.denoiser(prepared.weights, runtime.compute)
     router = assemble(denoiser, plans.assembly(config, runtime))
     rate = plans.learning_rate(config, schedule, runtime)
@@ -101,6 +104,7 @@ def build_trainer(
         reporter=reporter,
         shift=partial(plans.noise_shift, config),
         router=router,
+        evaluation=_evaluation(config, schedule, prepared, runtime, reporter),
         metadata=plans.metadata(config, prepared.weights, prepared.datasets),
         resolved_config=config.dump(),
     )
@@ -113,6 +117,27 @@ def _validation(config: RunConfig, prepared: Prepared, runtime: Runtime, reporte
     base = plans.name_of_base(config, runtime)
     studio = Studio(plans.codec(config, runtime), schedule, prepared.prompts, base)
     return Validation(config.validation, prepared.shots, studio, Path(config.run.output_dir), runtime, reporter)
+
+
+def _evaluation(
+    config: RunConfig, schedule: Schedule, prepared: Prepared, runtime: Runtime, reporter: Reporter
+) -> Evaluation | None:
+    options = config.validation
+    wanted = [one for one in prepared.evaluation if options.eval_dataset_id in (None, one.id)]
+    if not schedule.evaluate_every or not wanted:
+        return None
+    return Evaluation(
+        datasets=wanted,
+        latents=prepared.latents,
+        prompts=prepared.prompts,
+        runtime=runtime,
+        reporter=reporter,
+        shift=partial(plans.noise_shift, config),
+        guidance=config.objective.flux_guidance_value,
+        images=options.num_eval_images,
+        levels=options.eval_timesteps,
+        is_pooled=options.eval_dataset_pooling,
+    )
 
 
 def _trackers(config: RunConfig, folder: Path) -> list[Reporter]:

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from simpletuner.config import Reading, load, read
-from simpletuner.data import plan
+from simpletuner.data.checks import check_entries
+from simpletuner.data.entries import missing_folders, read_entries, remarks
 from simpletuner.data.options import DataDefaults
 from simpletuner.errors import ConfigError
 from simpletuner.selection import Selection
@@ -119,24 +120,24 @@ def test_a_shell_file_beside_a_config_is_read(local_data: str) -> None:
     "path", [path for path in DATA_FILES if path.parent.name == "examples"], ids=lambda path: path.stem
 )
 def test_a_data_set_on_the_hub_is_known_in_every_key_and_refused_as_a_whole(path: Path) -> None:
-    entries, found = plan.read_entries(json.loads(path.read_text()), placeholders={"model_family": "flux"})
+    entries, found = read_entries(json.loads(path.read_text()), placeholders={"model_family": "flux"})
     assert found == []
-    assert [str(one).partition("; ")[2] for one in plan.check_entries(entries, DataDefaults())] == [FROM_THE_HUB]
+    assert [str(one).partition("; ")[2] for one in check_entries(entries, DataDefaults())] == [FROM_THE_HUB]
     assert {entry.cache_dir for entry in entries if entry.dataset_type == "text_embeds"} == {Path("cache/text/flux")}
 
 
 def test_one_folder_at_two_sizes_with_and_without_crop_is_four_data_sets() -> None:
     raw = json.loads((APPENDIX / "config/multidatabackend-multiresolution.json.example").read_text())
-    entries, found = plan.read_entries(raw)
+    entries, found = read_entries(raw)
     assert found == []
-    assert plan.check_entries(entries, DataDefaults()) == []
+    assert check_entries(entries, DataDefaults()) == []
     assert len(entries) == 5
 
 
 def test_a_sketch_of_every_key_is_read_and_only_what_is_not_served_yet_is_refused() -> None:
     raw = json.loads((APPENDIX / "config/multidatabackend.json.example").read_text())
-    entries, found = plan.read_entries(raw)
-    refused = plan.check_entries(entries, DataDefaults())
+    entries, found = read_entries(raw)
+    refused = check_entries(entries, DataDefaults())
     assert found == []
     assert [problem.where for problem in refused] == [
         "data set 'something-special-to-remember-by' › vae_cache_clear_each_epoch",
@@ -147,7 +148,7 @@ def test_a_sketch_of_every_key_is_read_and_only_what_is_not_served_yet_is_refuse
 def test_placeholders_left_in_a_sketch_are_all_named_at_once() -> None:
     raw = json.loads((APPENDIX / "config/multidatabackend.json.example").read_text())
     options = {"crop_style": "random|center", "crop_aspect": "square|preserve", "resolution_type": "area|pixel"}
-    _, found = plan.read_entries([{**raw[0], **options}, *raw[1:]])
+    _, found = read_entries([{**raw[0], **options}, *raw[1:]])
     places = [problem.where.rpartition(" › ")[2] for problem in found]
     assert sorted(places) == sorted(options)
 

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from simpletuner.config import Reading, read
-from simpletuner.data import plan
+from simpletuner.data.checks import check_entries
+from simpletuner.data.entries import missing_folders, read_entries, remarks
 from simpletuner.data.options import DataDefaults
 from simpletuner.training.prompts import library
 
@@ -59,8 +60,8 @@ def test_the_template_is_for_a_card_of_24_gigabytes_and_thirty_pictures(checkout
 
 @pytest.mark.parametrize("path", DATA_TEMPLATES, ids=lambda path: path.name)
 def test_a_data_template_can_be_used_once_its_folder_is_there(path: Path) -> None:
-    entries, found = plan.read_entries(json.loads(path.read_text()))
-    assert [*found, *plan.check_entries(entries, DataDefaults()), *plan.notices(entries)] == []
+    entries, found = read_entries(json.loads(path.read_text()))
+    assert [*found, *check_entries(entries, DataDefaults()), *remarks(entries)] == []
 
 
 def test_the_prompt_template_holds_prompts() -> None:

@@ -14,6 +14,7 @@ from simpletuner.progress import (
     Advanced,
     CheckpointSaved,
     DatasetReady,
+    Evaluated,
     Event,
     ImagesSaved,
     Notice,
@@ -125,6 +126,9 @@ def _line(event: Event) -> str | None:
         return f"{event.id}: {_count(event.images, 'image')} in {_count(event.buckets, 'bucket')}{skipped}"
     if isinstance(event, Notice):
         return f"note: {event.text}"
+    if isinstance(event, Evaluated):
+        losses = ", ".join(f"{id} {loss:.4f}" for id, loss in event.losses.items())
+        return f"loss on eval data at step {event.step}: {losses}"
     if isinstance(event, CheckpointSaved):
         return f"checkpoint: {event.path}"
     if isinstance(event, ImagesSaved):

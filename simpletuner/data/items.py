@@ -16,8 +16,7 @@ class Size(NamedTuple):
         return f"{self.width}x{self.height}"
 
 
-@dataclass(frozen=True, slots=True)
-class Item:
+class Item(NamedTuple):
     """A file in a source, as listing it shows it: nothing was opened for this."""
 
     key: str

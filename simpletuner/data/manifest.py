@@ -1,23 +1,32 @@
-"""What is known about the files of a source, kept between runs, so that only new and changed files are opened.
+"""What is known about the files of a source: columns in a Parquet file that lasts from run to run.
 
-A scan reads the head of each image; digests of whole files are made later, and only for images that are used.
+A million rows are some hundred megabytes in Arrow's memory and load in a second; as Python objects they would not.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import NamedTuple
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
 
+import numpy as np
 import xxhash
+from numpy.typing import NDArray
 
-from simpletuner.data import images
-from simpletuner.data.captions import decode_text
-from simpletuner.data.items import Item, Size
-from simpletuner.data.sources.base import CAPTION_SUFFIX, IMAGE_SUFFIXES, Source
+from simpletuner.data import faces, images
+from simpletuner.data.items import Box, Size
+from simpletuner.data.lanes import together
+from simpletuner.data.sources.base import Source
 from simpletuner.errors import DataError
 from simpletuner.storage.local import LocalStore
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+Places = NDArray[np.int64]
+"""Numbers of rows."""
 
 
 class Row(NamedTuple):
@@ -33,8 +42,10 @@ class Row(NamedTuple):
     digest: str = ""
     """Of its bytes; empty as long as nobody needed it."""
     caption_version: str = ""
-    caption: str | None = None
-    """The content of the caption file beside it."""
+    captions: Sequence[str] | None = None
+    """The content of the caption file beside it, or what its source says about it."""
+    face: Sequence[int] | None = None
+    """Left, top, width and height of the largest face; empty when there is none, nothing when nobody looked."""
 
     @property
     def size(self) -> Size:
@@ -53,178 +64,196 @@ class Skipped(NamedTuple):
 
 @dataclass(frozen=True)
 class Manifest:
-    """The rows of one source by key, and the file that keeps them."""
+    """The rows of one source in the order of their keys, and the file that keeps them."""
 
     path: Path
-    rows: tuple[Row, ...]
+    table: pa.Table
+    nameless: tuple[Skipped, ...] = ()
+    """Files whose names cannot be written down, and so cannot be used."""
 
-    def with_digests(self, source: Source, keys: Iterable[str], *, advance: Callable[[int], None]) -> Manifest:
-        """The same with digests for these images; what is found is saved again and again on the way."""
-        wanted, rows, unsaved = set(keys), list(self.rows), 0
-        for number, row in enumerate(rows):
-            if row.key in wanted and not row.digest:
-                rows[number] = _digested(source, row)
-                unsaved += row.size_bytes
-                if unsaved > _SAVE_EVERY_BYTES:
-                    _save(self.path, rows)
-                    unsaved = 0
-                advance(1)
-        _save(self.path, rows)
-        return Manifest(self.path, tuple(rows))
+    def __len__(self) -> int:
+        return int(self.table.num_rows)
 
-    def rejecting(self, reasons: dict[str, str]) -> Manifest:
+    def row(self, place: int) -> Row:
+        """One row as a value."""
+        return Row(*(column[place].as_py() for column in self.table.columns))
+
+    def text(self, name: str, place: int) -> str:
+        """One cell of a column with text."""
+        return str(self.table.column(name)[place].as_py())
+
+    def numbers(self, name: str) -> NDArray[np.int64]:
+        """A whole column of numbers."""
+        return np.asarray(self.table.column(name).to_numpy(), dtype=np.int64)
+
+    def is_empty(self, name: str) -> NDArray[np.bool_]:
+        """For each row, whether its text in this column is empty."""
+        import pyarrow.compute as pc
+
+        return np.asarray(pc.equal(self.table.column(name), "").to_numpy())
+
+    def with_digests(
+        self, source: Source, places: Places, advance: Callable[[int], None], *, decoding: bool = False
+    ) -> Manifest:
+        """The same with digests for these rows; what is found is saved again and again on the way.
+
+        With `decoding`, a file whose pixels cannot be decoded has a problem from then on, and no digest.
+        """
+
+        def look(place: int) -> dict[str, object]:
+            key = self.text("key", place)
+            data = source.read(key)
+            if decoding:
+                images.decode(data, source.name(key))
+            return {"digest": xxhash.xxh3_128_hexdigest(data)}
+
+        return self._found_out(look, places, source.lanes, advance)
+
+    def with_faces(self, source: Source, places: Places, advance: Callable[[int], None]) -> Manifest:
+        """The same with the largest face of each of these images."""
+
+        def look(place: int) -> dict[str, object]:
+            key = self.text("key", place)
+            box = faces.find(images.decode(source.read(key), source.name(key)))
+            return {"face": list(box) if box else []}
+
+        return self._found_out(look, places, source.lanes, advance)
+
+    def face(self, place: int) -> Box | None:
+        """The largest face of an image, if it has any."""
+        found = self.table.column("face")[place].as_py()
+        return Box(*found) if found else None
+
+    def rejecting(self, reasons: Mapping[str, str]) -> Manifest:
         """The same, saved, with images that turned out to be damaged; they stay out until they change."""
-        rows = [row._replace(problem=reasons[row.key]) if row.key in reasons else row for row in self.rows]
-        _save(self.path, rows)
-        return Manifest(self.path, tuple(rows))
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        places = pc.index_in(pa.array(list(reasons)), self.table.column("key").combine_chunks()).to_pylist()
+        found = {place: {"problem": reason} for place, reason in zip(places, reasons.values(), strict=True)}
+        return self._with(found).saved()
+
+    def saved(self) -> Manifest:
+        """The same, on the disk."""
+        save(self.path, self.table)
+        return self
+
+    def _found_out(
+        self,
+        look: Callable[[int], dict[str, object]],
+        places: Places,
+        lanes: int,
+        advance: Callable[[int], None],
+    ) -> Manifest:
+        """The same with what `look` finds out about some rows, or with the reason why it could not."""
+        found: dict[int, dict[str, object]] = {}
+        saving, told = Saving(), 0
+        for place, outcome in zip(places.tolist(), together(lanes, _careful(look), places.tolist()), strict=True):
+            found[place] = outcome
+            if len(found) - told >= _TELL_EVERY:
+                advance(len(found) - told)
+                told = len(found)
+                saving.when_due(lambda: self._with(found).saved())
+        advance(len(found) - told)
+        return self._with(found).saved() if found else self
+
+    def _with(self, found: Mapping[int, Mapping[str, object]]) -> Manifest:
+        """The same with some cells changed, by row and column."""
+        import pyarrow as pa
+        import pyarrow.compute as pc
+
+        table = self.table
+        for name in sorted({name for cells in found.values() for name in cells}):
+            changed = sorted(place for place, cells in found.items() if name in cells)
+            field = table.schema.field(name)
+            if pa.types.is_list(field.type):
+                cells = table.column(name).to_pylist()
+                for place in changed:
+                    cells[place] = found[place][name]
+                column = pa.array(cells, field.type)
+            else:
+                mask = np.zeros(len(table), dtype=bool)
+                mask[changed] = True
+                values = pa.array([found[place][name] for place in changed], field.type)
+                column = pc.replace_with_mask(table.column(name).combine_chunks(), mask, values)
+            table = table.set_column(table.schema.get_field_index(name), field, column)
+        return replace(self, table=table)
 
 
-def scan(
-    source: Source, path: Path, *, with_captions: bool, known: Iterable[Row] = (), advance: Callable[[int], None]
-) -> Manifest:
-    """List a source, and open what is new or changed since the manifest at `path` was written.
+def _careful(look: Callable[[int], dict[str, object]]) -> Callable[[int], dict[str, object]]:
+    """The same; a file that cannot be read is a finding too."""
 
-    Args:
-        source: Where the images are.
-        path: The manifest; made when it does not exist yet, and saved now and then during the scan.
-        with_captions: Whether caption files beside the images are read.
-        known: Rows of another manifest of the same source.
-        advance: Told how many more images are known now.
-    """
-    saved = _load(path)
-    before = {row.key: row for row in (*known, *saved)}
-    pictures, texts = _sorted_out(source.items())
-    rows: list[Row] = []
-    opened = 0
-    for item in pictures:
-        old = before.get(item.key)
-        rows.append(_with_caption(source, _row(source, item, old), texts if with_captions else None))
-        if rows[-1] is not old:
-            opened += 1
-            if opened % _SAVE_EVERY == 0:
-                _save(path, [*rows, *_later(before, pictures[len(rows) :])])
-        if len(rows) % _TELL_EVERY == 0:
-            advance(_TELL_EVERY)
-    advance(len(rows) % _TELL_EVERY)
-    if rows != saved:
-        _save(path, rows)
-    return Manifest(path, tuple(rows))
+    def found(place: int) -> dict[str, object]:
+        try:
+            return look(place)
+        except DataError as error:
+            return {"problem": str(error)}
+
+    return found
 
 
-def write_skip_list(path: Path, source: Source, skipped: Sequence[Skipped]) -> None:
-    """Name every image that is left out and why, one a line; no list when there is nothing to tell."""
-    write_table(path, [(source.name(entry.key), entry.reason, entry.detail) for entry in skipped])
+class Saving:
+    """Saves unfinished work: often enough to lose little, seldom enough to cost little."""
+
+    def __init__(self) -> None:
+        self._saved = time.monotonic()
+        self._cost = 0.0
+
+    def when_due(self, work: Callable[[], object]) -> None:
+        """Save by calling `work`, when enough time has passed since the last time."""
+        began = time.monotonic()
+        if began - self._saved > max(_SAVE_EVERY_SECONDS, _SAVE_AT_MOST * self._cost):
+            work()
+            self._saved = time.monotonic()
+            self._cost = self._saved - began
 
 
-def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
-    """A text file with one row a line and tabs between the cells; the file goes when there are no rows."""
-    store = LocalStore(path.parent)
-    if not rows:
-        store.delete(path.name)
-        return
-    lines = ("\t".join(" ".join(cell.split()) for cell in row) + "\n" for row in rows)
-    store.write(path.name, "".join(lines).encode("utf-8", errors="backslashreplace"))
+def schema() -> pa.Schema:
+    """The columns of a manifest."""
+    import pyarrow as pa
+
+    texts = ("key", "version", "problem", "digest", "caption_version")
+    kinds = dict.fromkeys(texts, pa.string())
+    kinds |= {"size_bytes": pa.int64(), "width": pa.int32(), "height": pa.int32()}
+    kinds |= {"captions": pa.list_(pa.string()), "face": pa.list_(pa.int32())}
+    return pa.schema([pa.field(name, kinds[name]) for name in Row._fields], metadata={_FORMAT_KEY: _FORMAT})
 
 
-def _sorted_out(items: Iterable[Item]) -> tuple[list[Item], dict[str, Item]]:
-    """The images in the order of their keys, and the caption files by key without the ending."""
-    pictures, texts = [], {}
-    for item in items:
-        if item.key.lower().endswith(CAPTION_SUFFIX):
-            texts[item.key[: -len(CAPTION_SUFFIX)]] = item
-        else:
-            pictures.append(item)
-    pictures.sort(key=lambda item: item.key)
-    return pictures, texts
+def table_of(rows: Sequence[Row]) -> pa.Table:
+    """Rows as columns."""
+    import pyarrow as pa
+
+    columns = list(zip(*rows, strict=True)) or [()] * len(Row._fields)
+    return pa.table([list(column) for column in columns], schema=schema())
 
 
-def _row(source: Source, item: Item, before: Row | None) -> Row:
-    """What is known already when the file has not changed, else what its head says."""
-    if before is not None and before.version == item.version and item.version:
-        return before
-    try:
-        size = _probe(source, item)
-    except DataError as error:
-        return Row(item.key, item.version, item.size_bytes, problem=str(error))
-    return Row(item.key, item.version, item.size_bytes, size.width, size.height)
-
-
-def _probe(source: Source, item: Item) -> Size:
-    if PurePosixPath(item.key).suffix.lower() not in IMAGE_SUFFIXES:
-        raise images.Unreadable("pictures of this kind are not read; save it as PNG or JPEG")
-    if not _is_text(item.key):
-        raise images.Unreadable("its name is not valid UTF-8; rename it")
-    if item.version and not item.size_bytes:
-        raise images.Unreadable("the file is empty (0 bytes)")
-    try:
-        with source.open(item.key) as file:
-            return images.probe(file)
-    except OSError as error:
-        raise images.Unreadable(f"it cannot be opened ({(error.strerror or str(error)).lower()})") from error
-
-
-def _is_text(key: str) -> bool:
-    try:
-        key.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _with_caption(source: Source, row: Row, texts: dict[str, Item] | None) -> Row:
-    """The row with its caption file as it is now; without `texts` nobody asked for captions."""
-    if texts is None or row.problem:
-        return row
-    item = texts.get(row.key.rpartition(".")[0])
-    if item is None:
-        return row if row.caption is None else row._replace(caption_version="", caption=None)
-    if row.caption_version == item.version and item.version:
-        return row
-    return row._replace(caption_version=item.version, caption=decode_text(source.read(item.key)))
-
-
-def _digested(source: Source, row: Row) -> Row:
-    try:
-        return row._replace(digest=xxhash.xxh3_128_hexdigest(source.read(row.key)))
-    except DataError as error:
-        return row._replace(problem=str(error))
-
-
-def _later(known: dict[str, Row], pictures: Sequence[Item]) -> list[Row]:
-    """What an earlier scan knew about files that this one has not reached yet."""
-    return [known[item.key] for item in pictures if item.key in known]
-
-
-def _load(path: Path) -> list[Row]:
-    """The saved rows; none when there is no manifest, or one that another version wrote or that is damaged."""
+def load(path: Path) -> pa.Table:
+    """The saved columns; none when there is no manifest, or one that another version wrote or that is damaged."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     try:
         table = pq.read_table(path)
     except (OSError, pa.ArrowException):
-        return []
-    if (table.schema.metadata or {}).get(_FORMAT_KEY) != _FORMAT or table.column_names != list(Row._fields):
-        return []
-    return list(map(Row, *(column.to_pylist() for column in table.columns)))
+        return table_of([])
+    expected = schema()
+    is_ours = (table.schema.metadata or {}).get(_FORMAT_KEY) == _FORMAT and table.schema.equals(expected)
+    return table.combine_chunks() if is_ours else table_of([])
 
 
-def _save(path: Path, rows: Sequence[Row]) -> None:
+def save(path: Path, table: pa.Table) -> None:
+    """Put a manifest in place of the one before."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    keepable = [row for row in rows if _is_text(row.key)]
-    types = [pa.string(), pa.string(), pa.int64(), pa.int32(), pa.int32(), *[pa.string()] * 4]
-    fields = [pa.field(name, type) for name, type in zip(Row._fields, types, strict=True)]
-    columns = list(zip(*keepable, strict=True)) or [()] * len(fields)
-    schema = pa.schema(fields, metadata={_FORMAT_KEY: _FORMAT})
     buffer = pa.BufferOutputStream()
-    pq.write_table(pa.table([list(column) for column in columns], schema=schema), buffer, compression="zstd")
+    pq.write_table(table, buffer, compression="zstd")
     LocalStore(path.parent).write(path.name, buffer.getvalue().to_pybytes())
 
 
-_SAVE_EVERY = 5000
-_SAVE_EVERY_BYTES = 2**30
-_TELL_EVERY = 500
+_SAVE_EVERY_SECONDS = 5.0
+_SAVE_AT_MOST = 20
+"""Saving takes at most one in so many seconds."""
+_TELL_EVERY = 100
 _FORMAT_KEY = b"simpletuner.manifest"
-_FORMAT = b"1"
+_FORMAT = b"2"

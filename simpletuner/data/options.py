@@ -38,6 +38,14 @@ SAMPLINGS = words(
     },
 )
 
+CACHE_MODES = words(
+    "cache mode",
+    {
+        "posterior": "Mean and deviation, from which every use draws anew, as the autoencoder means it.",
+        "sample": "One draw, as SimpleTuner keeps it, in half the space.",
+    },
+)
+
 _ALWAYS_CURRENT = "data sets are rescanned at every start, and only new and changed files are opened"
 _BY_ITSELF = "the framework chooses this by itself"
 _CONTENT = "caches are addressed by content, so nothing outdated is ever used"
@@ -107,6 +115,8 @@ class DataDefaults(Section):
     """How many captions are encoded at once while the cache is filled."""
     vae_batch_size: int = Field(default=4, ge=1)
     """How many images are encoded at once while the cache is filled."""
+    vae_cache_mode: Annotated[str, CACHE_MODES] = "posterior"
+    """What is kept of an encoded image."""
     vae_cache_ondemand: bool = False
     """Encodes images when they are first needed instead of before training; the encoder stays in memory."""
     vae_cache_disable: bool = False

@@ -1,24 +1,24 @@
 """Which records make up batch number n: a function of the seed and the data alone, so a run resumes exactly.
 
 An epoch is planned as a whole: each data set is cut into batches that never mix buckets, and the batches of all data
-sets are mixed. Every epoch has the same number of batches and of samples, so any batch is found by division.
+sets are mixed. How long each epoch is says the timeline, so any batch is found by division.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from simpletuner.data.captions import Use
 from simpletuner.data.dataset import Dataset
-from simpletuner.data.items import Record
+from simpletuner.data.timeline import Floats, Member, Numbers, Stretch, Timeline
+from simpletuner.errors import DataError
 from simpletuner.seeds import derive
-
-Numbers = NDArray[np.int64]
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,49 +46,117 @@ class Order:
     """The order in which data sets are used, from the first batch to any later one."""
 
     def __init__(
-        self, datasets: Sequence[Dataset], *, seed: int, sampling: str = "auto-weighting", caption_dropout: float = 0.0
+        self,
+        datasets: Sequence[Dataset],
+        *,
+        seed: int,
+        sampling: str = "auto-weighting",
+        batches_per_step: int = 1,
+        total_steps: int = 0,
     ) -> None:
-        """`sampling` is auto-weighting or uniform; `caption_dropout` is the share of samples without a caption."""
+        """`sampling` is auto-weighting or uniform; `total_steps` is the length of the run, where it is known."""
         self._datasets = tuple(datasets)
         self._seed = seed
-        self._caption_dropout = caption_dropout
-        self._buckets = [_buckets(dataset.records) for dataset in self._datasets]
+        self._per_step = batches_per_step
+        self._total_steps = total_steps
+        self._buckets = [_buckets(dataset) for dataset in self._datasets]
+        self._uses = [_uses(dataset, seed) for dataset in self._datasets]
         self._sizes = np.array([dataset.batch_size for dataset in self._datasets], dtype=np.int64)
-        counts = [_batches(dataset, buckets) for dataset, buckets in zip(self._datasets, self._buckets, strict=True)]
-        self._counts = np.array(counts, dtype=np.int64)
+        self._counts = np.array([self._count(number) for number in range(len(self._datasets))], dtype=np.int64)
         self._weights = _weights(self._datasets, self._counts, sampling)
-        self.batches_per_epoch = int(self._counts.sum())
-        self.samples_per_epoch = int((self._counts * self._sizes).sum())
+        self._timeline = Timeline([self._member(number) for number in range(len(self._datasets))], batches_per_step)
         self._epoch = lru_cache(maxsize=2)(self._planned)
+        self.batches_per_epoch = self._timeline.batches_in(1)
+        """In the first epoch; later ones differ where data sets start or end."""
+
+    @property
+    def end(self) -> int | None:
+        """The first batch that no data set is left for; nothing when there always is one."""
+        return self._timeline.end
+
+    def with_length(self, total_steps: int) -> Order:
+        """The same order, for a run of a known length."""
+        order = copy(self)
+        order._total_steps = total_steps
+        return order
+
+    def batches_in(self, epochs: float) -> int:
+        """How many batches the first so many epochs have."""
+        return self._timeline.batches_in(epochs)
+
+    def epoch_of(self, batch: int) -> int:
+        """The epoch of a batch, counted from 0."""
+        return self._timeline.place(batch).epoch
+
+    def check_length(self, steps: int) -> None:
+        """Raise a DataError when no data set is left before a run of so many steps is over."""
+        if self.end is not None and steps * self._per_step > self.end:
+            raise DataError(
+                f"no data set is left after step {self.end // self._per_step}: all of them have ended, or start later. "
+                f"Change their end_step, end_epoch, start_step or start_epoch, or make the run shorter."
+            )
 
     def batch(self, number: int) -> Draws:
-        """Batch `number`, counted from 0 over all epochs."""
-        epoch, place = divmod(number, self.batches_per_epoch)
-        plan = self._epoch(epoch)
-        dataset = int(plan.datasets[place])
-        records = plan.records[dataset][plan.places[place]]
-        first = epoch * self.samples_per_epoch + int(plan.samples[place])
-        return Draws(dataset, epoch, tuple(self._draw(dataset, first + i, int(r)) for i, r in enumerate(records)))
+        """Batch `number`, counted from 0 over all epochs.
 
-    def _draw(self, dataset: int, sample: int, record: int) -> Draw:
-        captions = self._datasets[dataset].records[record].captions
-        if self._caption_dropout > 0 and _share(derive(self._seed, "caption dropout", sample)) < self._caption_dropout:
-            return Draw(sample, record, "")
-        if len(captions) == 1:
-            return Draw(sample, record, captions[0])
-        return Draw(sample, record, captions[derive(self._seed, "caption", sample) % len(captions)])
+        Raises:
+            DataError: No data set is left for it, because all of them have ended.
+        """
+        self.check_length(number // self._per_step + 1)
+        place = self._timeline.place(number)
+        plan = self._epoch(place.epoch, place.stretch)
+        dataset = int(plan.datasets[place.number])
+        records = plan.records[dataset][plan.places[place.number]]
+        first = place.first_sample + int(plan.samples[place.number])
+        step = number // self._per_step
+        draws = (
+            self._draw(dataset, int(record), Use(first + i, place.epoch + 1, step, self._total_steps))
+            for i, record in enumerate(records)
+        )
+        return Draws(dataset, place.epoch, tuple(draws))
 
-    def _planned(self, epoch: int) -> _Epoch:
-        times = [self._times(number, epoch) for number in range(len(self._datasets))]
-        owners = np.repeat(np.arange(len(self._datasets)), self._counts)
-        datasets = owners[np.argsort(np.concatenate(times), kind="stable")]
+    def _draw(self, dataset: int, record: int, use: Use) -> Draw:
+        return Draw(use.sample, record, self._datasets[dataset].caption(record, use, self._seed))
+
+    def _member(self, number: int) -> Member:
+        dataset = self._datasets[number]
+        return Member(int(self._counts[number]), dataset.batch_size, dataset.window, partial(self._times, number))
+
+    def _planned(self, epoch: int, stretch: Stretch) -> _Epoch:
+        datasets = stretch.owners if stretch.owners is not None else self._mixed(epoch, stretch.members)
         sizes = self._sizes[datasets]
         return _Epoch(
             datasets=datasets,
             places=_nth_of_its_kind(datasets, len(self._datasets)),
             samples=np.cumsum(sizes) - sizes,
-            records=[self._cut(number, epoch) for number in range(len(self._datasets))],
+            records={number: self._cut(number, epoch) for number in stretch.members},
         )
+
+    def _mixed(self, epoch: int, members: Sequence[int]) -> Numbers:
+        """Which data set each batch of an epoch belongs to."""
+        times = np.concatenate([self._times(number, epoch) for number in members])
+        owners = np.repeat(np.array(members), self._counts[list(members)])
+        order: Numbers = owners[np.argsort(times, kind="stable")]
+        for number in members:
+            limit = self._limit(number)
+            if limit is not None and (order[limit:] == number).any():
+                order = self._early(order, number, epoch, limit)
+        return order
+
+    def _early(self, order: Numbers, number: int, epoch: int, limit: int) -> Numbers:
+        """The same batches with all of one data set among the first `limit`, at places drawn at random."""
+        chance = self._raw(number, epoch, "early", min(limit, len(order)))
+        early = np.sort(np.argsort(chance, kind="stable")[: int(self._counts[number])])
+        is_its_own = np.zeros(len(order), dtype=bool)
+        is_its_own[early] = True
+        found = np.full_like(order, number)
+        found[~is_its_own] = order[order != number]
+        return found
+
+    def _limit(self, number: int) -> int | None:
+        """How many batches at the beginning of an epoch may be of a data set."""
+        steps = self._datasets[number].options.disable_after_epoch_step
+        return None if steps is None else steps * self._per_step
 
     def _times(self, number: int, epoch: int) -> Floats:
         """When each batch of a data set would arrive, if batches came at random with the rate of its weight.
@@ -101,22 +169,32 @@ class Order:
         arrivals: Floats = np.cumsum(waits) / self._weights[number]
         return arrivals
 
+    def _count(self, number: int) -> int:
+        """How many batches of a data set an epoch has."""
+        uses, size, limit = self._uses[number], int(self._sizes[number]), self._limit(number)
+        count = sum(-(-int(uses[records].sum()) // size) for records in self._buckets[number])
+        return count if limit is None else min(count, limit)
+
     def _cut(self, number: int, epoch: int) -> Numbers:
         """The batches of a data set in one epoch in order, with shape (batches, batch size)."""
-        passes, size = self._datasets[number].repeats + 1, int(self._sizes[number])
         rows = [
-            self._shuffled(records, number=number, epoch=epoch, bucket=bucket, wanted=len(records) * passes, size=size)
+            self._shuffled(records, number=number, epoch=epoch, bucket=bucket)
             for bucket, records in enumerate(self._buckets[number])
         ]
         batches = np.concatenate(rows)
         return batches[np.argsort(self._raw(number, epoch, "batches", len(batches)), kind="stable")]
 
-    def _shuffled(self, records: Numbers, *, number: int, epoch: int, bucket: int, wanted: int, size: int) -> Numbers:
-        """Batches of one bucket: pass after pass in a new order; the last batch is filled up from one more pass."""
+    def _shuffled(self, records: Numbers, *, number: int, epoch: int, bucket: int) -> Numbers:
+        """Batches of one bucket: pass after pass in a new order; the last batch is filled up from more passes."""
+        uses, size = self._uses[number][records], int(self._sizes[number])
+        wanted = int(uses.sum())
         full = -(-wanted // size) * size
-        passes = -(-full // len(records))
-        keys = self._raw(number, epoch, f"bucket {bucket}", passes * len(records)).reshape(passes, len(records))
-        return records[np.argsort(keys, axis=1, kind="stable")].reshape(-1)[:full].reshape(-1, size)
+        used = records[uses > 0]
+        more = -(-(full - wanted) // max(len(used), 1))
+        passes = np.concatenate([nth_use(uses), np.repeat(int(uses.max()) + np.arange(more), len(used))])
+        repeated = np.concatenate([np.repeat(records, uses), np.tile(used, more)])
+        keys = self._raw(number, epoch, f"bucket {bucket}", len(repeated))
+        return repeated[np.lexsort((keys, passes))][:full].reshape(-1, size)
 
     def _raw(self, number: int, epoch: int, purpose: str, count: int) -> NDArray[np.uint64]:
         """Random bits; numpy promises that the raw output of a generator never changes between versions."""
@@ -133,24 +211,44 @@ class _Epoch:
     """Which batch of its data set it is."""
     samples: Numbers
     """How many samples of the epoch come before it."""
-    records: list[Numbers]
+    records: dict[int, Numbers]
 
 
-def _buckets(records: Sequence[Record]) -> list[Numbers]:
+def _buckets(dataset: Dataset) -> list[Numbers]:
     """The places of the records of each bucket, buckets in the order of their sizes."""
-    found: dict[tuple[int, int], list[int]] = {}
-    for place, record in enumerate(records):
-        found.setdefault(record.placement.bucket, []).append(place)
-    return [np.array(found[bucket], dtype=np.int64) for bucket in sorted(found)]
+    numbers = dataset.records.bucket_of
+    order = np.argsort(numbers, kind="stable")
+    cuts = np.flatnonzero(np.diff(numbers[order])) + 1
+    return [part for part in np.split(order, cuts) if len(part)]
 
 
-def _batches(dataset: Dataset, buckets: Sequence[Numbers]) -> int:
-    return sum(-(-len(bucket) * (dataset.repeats + 1) // dataset.batch_size) for bucket in buckets)
+def _uses(dataset: Dataset, seed: int) -> Numbers:
+    """How often each record is used in an epoch."""
+    count, times = len(dataset.records), dataset.repeats + 1
+    if dataset.uses is None:
+        return np.full(count, times, dtype=np.int64)
+    ranked = np.argsort(np.random.PCG64(derive(seed, "uses", dataset.id)).random_raw(count), kind="stable")
+    uses = np.zeros(count, dtype=np.int64)
+    if dataset.uses < count * times:
+        whole, rest = divmod(dataset.uses, times)
+        uses[ranked[:whole]] = times
+        uses[ranked[whole : whole + 1]] = rest
+        return uses
+    more, rest = divmod(dataset.uses - count * times, count)
+    uses += times + more
+    uses[ranked[:rest]] += 1
+    return uses
+
+
+def nth_use(uses: Numbers) -> Numbers:
+    """For each use of each record, which use of it that is: [2, 3] gives [0, 1, 0, 1, 2]."""
+    ends = np.cumsum(uses)
+    return np.arange(int(ends[-1])) - np.repeat(ends - uses, uses)
 
 
 def _weights(datasets: Sequence[Dataset], counts: Numbers, sampling: str) -> Floats:
     probabilities = np.array([dataset.probability for dataset in datasets], dtype=np.float64)
-    return probabilities if sampling == "uniform" else probabilities * counts
+    return probabilities if sampling == "uniform" else probabilities * np.maximum(counts, 1)
 
 
 def _nth_of_its_kind(kinds: Numbers, count: int) -> Numbers:
@@ -161,5 +259,11 @@ def _nth_of_its_kind(kinds: Numbers, count: int) -> Numbers:
     return places
 
 
-def _share(bits: int) -> float:
-    return bits / 2**63
+def numbers_for(step: int, *, accumulation: int, rank: int = 0, processes: int = 1) -> range:
+    """The batches that one of several processes takes in an optimizer step, counted from 0.
+
+    All processes together take the batches of a step in the order of their numbers, so the order of the samples of a
+    run is the same on any number of processes; only who works on which differs.
+    """
+    first = step * accumulation * processes
+    return range(first + rank, first + accumulation * processes, processes)

@@ -27,7 +27,7 @@ class ConditioningGenerator(Section):
     model_config = ConfigDict(extra="allow")
 
     type: str
-    """What is made: canny, superresolution, jpeg_artifacts, random_masks, depth or segmentation."""
+    """What is made: canny, superresolution, jpeg_artifacts or random_masks."""
     conditioning_type: Annotated[str | None, CONDITIONING_TYPES] = None
     """How the result is used."""
     captions: bool | str | tuple[str, ...] | None = None
@@ -84,7 +84,7 @@ class CaptionPipeline(Section):
     caption_dropout_every_n_epochs: int = Field(default=0, ge=0)
     """Every so many epochs, no captions are used at all; 0 for never."""
     enable_wildcard: bool = False
-    """Draws one of the lines of a caption file, and one word of each {red|green|blue}."""
+    """Draws one of the lines of a caption file, and one word of each {red|green|blue}; else the first line is used."""
     shuffle_caption: bool = False
     """Changes the order of the tags."""
     keep_tokens: int = Field(default=0, ge=0)
@@ -100,7 +100,7 @@ class CaptionPipeline(Section):
     token_warmup_min: int = Field(default=1, ge=1)
     """How many tags are used at the first step."""
     token_warmup_step: float = Field(default=0.0, ge=0)
-    """The step from which on all tags are used; below 1 it is a share of the run."""
+    """The step from which on all tags are used, in at most 8 stages; below 1 it is a share of the run."""
     variants: int = Field(default=8, ge=1)
     """How many results of the steps that draw at random are made of each caption."""
 

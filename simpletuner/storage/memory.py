@@ -10,7 +10,9 @@ from simpletuner.storage.store import Entry, checked
 class MemoryStore:
     """Keeps bytes in a dictionary."""
 
-    def __init__(self) -> None:
+    def __init__(self, label: str = "") -> None:
+        """`label` says whose memory it is, so that it can be told from others; each has its own without one."""
+        self._label = label or f"{id(self):x}"
         self._data: dict[str, bytes] = {}
         self._versions: dict[str, int] = {}
         self._writes = 0
@@ -18,7 +20,7 @@ class MemoryStore:
     @property
     def name(self) -> str:
         """No place that could be looked at."""
-        return f"memory {id(self):x}"
+        return f"memory {self._label}"
 
     def entries(self, prefix: str = "") -> Iterator[Entry]:
         """Everything whose key starts with `prefix`, in the order of the keys."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING, Protocol
 
+from simpletuner.data import masks
 from simpletuner.data.dataset import Dataset
 from simpletuner.data.items import Record
 from simpletuner.data.sampler import Draw, Order
@@ -53,6 +54,12 @@ class Batch:
     uniform: Tensor
     """Numbers in 0..1 with shape (batch,), from which a random guidance value is made."""
     conditioning: Mapping[str, Tensor]
+    weight: float = 1.0
+    """What the loss is multiplied with."""
+    mask: Tensor | None = None
+    """How much of each part of the latents is learned, in 0..1 with shape (batch, 1, height, width)."""
+    optional_mask: Tensor | None = None
+    """The same for a mask that is used only sometimes."""
 
 
 class Batches:
@@ -78,10 +85,11 @@ class Batches:
 
         draws = self._order.batch(number)
         dataset = self._datasets[draws.dataset]
-        records = [dataset.records[draw.record] for draw in draws.draws]
+        records = [dataset.records.at(draw.record, draws.epoch) for draw in draws.draws]
         latents = torch.stack(
             [self._sampled(dataset.id, record, draw) for record, draw in zip(records, draws.draws, strict=True)]
         )
+        places = [draw.record for draw in draws.draws]
         return Batch(
             number=number,
             epoch=draws.epoch,
@@ -94,6 +102,9 @@ class Batches:
             normal=torch.cat([self._normal("sigma", draw, (1,)) for draw in draws.draws]),
             uniform=torch.cat([self._uniform("guidance", draw) for draw in draws.draws]),
             conditioning=stacked([self._prompts[draw.caption] for draw in draws.draws]),
+            weight=dataset.loss_weight,
+            mask=weights(dataset, places, draws.epoch, latents.shape[2:], kind="mask"),
+            optional_mask=weights(dataset, places, draws.epoch, latents.shape[2:], kind="segmentation"),
         )
 
     def _sampled(self, dataset: str, record: Record, draw: Draw) -> Tensor:
@@ -126,3 +137,32 @@ def stacked(conditionings: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     import torch
 
     return {name: torch.stack([one[name] for one in conditionings]) for name in conditionings[0]}
+
+
+def weights(dataset: Dataset, places: Sequence[int], epoch: int, size: Sequence[int], *, kind: str) -> Tensor | None:
+    """The masks of some records at the size of their latents; nothing when the data set has none of this kind."""
+    import torch
+    from torch.nn.functional import interpolate
+
+    found = [one.dataset for one in dataset.conditions if one.kind == kind]
+    if not found and not (kind == "mask" and dataset.options.alpha_mask):
+        return None
+    product = torch.ones(len(places), 1, *size)
+    stacks = [[torch.from_numpy(_mask(dataset, one, place, epoch, kind)) for place in places] for one in found]
+    if kind == "mask" and dataset.options.alpha_mask:
+        stacks.append([torch.from_numpy(dataset.opacity(dataset.records.at(place, epoch))) for place in places])
+    for stack in stacks:
+        product = product * interpolate(torch.stack(stack)[:, None], size=tuple(size), mode="area")
+    return product
+
+
+def _mask(dataset: Dataset, partners: Dataset, place: int, epoch: int, kind: str) -> masks.Weights:
+    image, mask = dataset.records.at(place, epoch), partners.records.at(place, epoch)
+    return masks.read(
+        partners.source.read(mask.key),
+        partners.source.name(mask.key),
+        kind=kind,
+        image=dataset.source.name(image.key),
+        size=image.size,
+        placement=image.placement,
+    )

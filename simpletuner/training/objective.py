@@ -35,9 +35,14 @@ def velocity(image: Tensor, noise: Tensor) -> Tensor:
     return noise - image
 
 
-def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
-    """Mean squared error of every sample, with shape (batch,), in float32 or better."""
+def squared_error(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean squared error of every sample, with shape (batch,), in float32 or better.
+
+    A mask in 0..1 with shape (batch, 1, height, width) multiplies each error; the mean is still that over all of the
+    latents, as in SimpleTuner and sd-scripts, so a small mask makes a small loss.
+    """
     import torch
 
     wide = torch.promote_types(prediction.dtype, torch.float32)
-    return (prediction.to(wide) - target.to(wide)).square().flatten(1).mean(1)
+    errors = (prediction.to(wide) - target.to(wide)).square()
+    return (errors if mask is None else errors * mask).flatten(1).mean(1)

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from simpletuner.errors import ConfigError, Problem
-from simpletuner.progress import Event, ImagesSaved, Reporter, RunStarted, StepDone
+from simpletuner.progress import Evaluated, Event, ImagesSaved, Reporter, RunStarted, StepDone
 from simpletuner.schema import Choice
 
 if TYPE_CHECKING:
@@ -42,6 +42,9 @@ class TensorBoard:
         if isinstance(event, StepDone):
             for name, value in scalars(event).items():
                 self._writer.add_scalar(name, value, event.step)
+        elif isinstance(event, Evaluated):
+            for id, loss in event.losses.items():
+                self._writer.add_scalar(f"loss/val/{id}", loss, event.step)
         elif isinstance(event, ImagesSaved):
             for name, image in pictures(event):
                 self._writer.add_image(name, image, event.step, dataformats="HWC")
@@ -71,6 +74,8 @@ class WeightsAndBiases:
             self._run.config.update(dict(event.config))
         elif isinstance(event, StepDone):
             self._run.log(dict(scalars(event)), step=event.step)
+        elif isinstance(event, Evaluated):
+            self._run.log({f"loss/val/{id}": loss for id, loss in event.losses.items()}, step=event.step)
         elif isinstance(event, ImagesSaved):
             shown = [wandb.Image(path, caption=prompt) for path, prompt in zip(event.paths, event.prompts, strict=True)]
             self._run.log({"validation": shown}, step=event.step)

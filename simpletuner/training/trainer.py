@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from simpletuner import seeds
 from simpletuner.errors import CheckpointError, TrainingError
 from simpletuner.models.adapters import lora
 from simpletuner.progress import CheckpointSaved, Notice, Reporter, StepDone, TrainingStarted
@@ -18,6 +19,7 @@ from simpletuner.storage.local import LocalStore
 from simpletuner.training import checkpoint, objective
 from simpletuner.training.batches import Batch, Batches
 from simpletuner.training.checkpoint import Checkpoints
+from simpletuner.training.evaluation import Evaluation
 from simpletuner.training.runtime import Runtime
 from simpletuner.training.schedules import LearningRate
 from simpletuner.training.validation import Validation
@@ -42,6 +44,7 @@ class Schedule:
     accumulation: int
     checkpoint_every: int
     validate_every: int
+    evaluate_every: int = 0
 
 
 @dataclass
@@ -70,6 +73,7 @@ class Trainer:
     shift: Callable[[int, int], float]
     """The noise shift for latents of a height and width."""
     router: TokenRouter | None = None
+    evaluation: Evaluation | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     resolved_config: str = "{}"
     state: TrainState = field(default_factory=TrainState)
@@ -152,7 +156,16 @@ class Trainer:
                 with torch.no_grad(), self.denoiser.without_adapter():
                     target = self.denoiser.predict(noisy, sigma, conditioning, guidance)
             prediction = self.denoiser.predict(noisy, sigma, conditioning, guidance)
-        return objective.squared_error(prediction, target).mean()
+        mask = self._mask(batch)
+        mask = None if mask is None else mask.to(device)
+        return objective.squared_error(prediction, target, mask).mean() * batch.weight
+
+    def _mask(self, batch: Batch) -> Tensor | None:
+        """What of the latents is learned; a segmentation is used with a probability, drawn for each batch."""
+        share = seeds.derive(self.runtime.seed, "segmentation", batch.number) / 2**63
+        if batch.optional_mask is None or share >= self.objective.masked_loss_probability:
+            return batch.mask
+        return batch.optional_mask if batch.mask is None else batch.mask * batch.optional_mask
 
     def _sigma(self, batch: Batch) -> Tensor:
         plain = objective.logit_normal(batch.normal, self.objective.flow_sigmoid_scale)
@@ -186,6 +199,8 @@ class Trainer:
     def _after_step(self) -> None:
         if self.schedule.checkpoint_every and self.state.step % self.schedule.checkpoint_every == 0:
             self._save_checkpoint()
+        if self.evaluation is not None and self.state.step % self.schedule.evaluate_every == 0:
+            self.evaluation.measure(self.denoiser, self.state.step)
         if self.schedule.validate_every and self.state.step % self.schedule.validate_every == 0:
             self._validate()
 

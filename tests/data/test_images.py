@@ -1,6 +1,8 @@
 """What becomes of every kind of image file, good and bad."""
 
 import io
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +10,7 @@ import pytest
 from PIL import Image
 
 from simpletuner.data import images
+from simpletuner.data.geometry import INTERPOLATIONS, Rules, place
 from simpletuner.data.items import Placement, Size
 from simpletuner.errors import DataError
 
@@ -54,6 +57,35 @@ def test_images_are_upright_and_their_head_tells_the_upright_size(format: str, o
     assert red > 200 > 100 > max(green, blue)
 
 
+def jpeg_with(*segments: bytes) -> bytes:
+    """A JPEG with segments of ours at its beginning, in this order."""
+    data = encoded(marked(), "JPEG")
+    return data[:2] + b"".join(segments) + data[2:]
+
+
+def exif_segment(kind: int, value: int) -> bytes:
+    """EXIF with nothing but an orientation, stored as a number of this kind."""
+    entry = struct.pack("<HHII", 0x0112, kind, 1, value)
+    payload = b"Exif\0\0" + b"II*\0" + struct.pack("<IH", 8, 1) + entry + struct.pack("<I", 0)
+    return b"\xff\xe1" + struct.pack(">H", len(payload) + 2) + payload
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        jpeg_with(exif_segment(3, 6)),
+        jpeg_with(exif_segment(4, 6)),  # a long number where a short one belongs
+        jpeg_with(exif_segment(3, 99)),
+        jpeg_with(exif_segment(3, 1), exif_segment(3, 6)),
+        jpeg_with(b"\xff\xe1\0\x0aExif\0\0??"),
+        jpeg_with(b"\xff\xff\xff\xff", exif_segment(3, 8)),  # bytes between segments that mean nothing
+        jpeg_with(b"\xff\xe1\0\x10http://ns.adob", exif_segment(3, 5)),
+    ],
+)
+def test_the_head_of_a_photograph_and_its_pixels_agree_on_what_is_upright(data: bytes) -> None:
+    assert images.probe(io.BytesIO(data)) == decoded(data).size
+
+
 @pytest.mark.parametrize(("alpha", "expected"), [(0, (255, 255, 255)), (255, (200, 0, 0)), (128, (227, 127, 127))])
 def test_transparency_is_laid_over_white(alpha: int, expected: tuple[int, int, int]) -> None:
     assert pixel(encoded(Image.new("RGBA", (2, 2), (200, 0, 0, alpha)))) == expected
@@ -70,6 +102,15 @@ def test_the_transparent_colour_of_a_palette_becomes_white() -> None:
     data = encoded(image, transparency=0)
     assert pixel(data) == (255, 255, 255)
     assert pixel(data, (1, 0)) == (40, 50, 60)
+
+
+def test_a_large_transparent_image_is_the_same_as_its_parts() -> None:
+    """Transparency is laid over white in strips; their edges must not show."""
+    noise = np.random.default_rng(0).integers(0, 255, (2500, 2000, 4), dtype=np.uint8)
+    whole = np.asarray(decoded(encoded(Image.fromarray(noise), "PNG", compress_level=0)))
+    for rows in (slice(0, 10), slice(1995, 2005), slice(2490, 2500)):
+        part = np.asarray(decoded(encoded(Image.fromarray(noise[rows]))))
+        assert np.array_equal(whole[rows], part)
 
 
 @pytest.mark.parametrize(("value", "expected"), [(0, 0), (25700, 100), (65535, 255)])
@@ -125,10 +166,16 @@ def bomb() -> bytes:
     """A PNG of a hundred bytes that claims to have 2.5 gigapixels."""
     data = bytearray(encoded(Image.new("1", (1, 1))))
     data[16:24] = (50_000).to_bytes(4, "big") * 2
-    import zlib
-
     data[29:33] = zlib.crc32(bytes(data[12:29])).to_bytes(4, "big")
     return bytes(data)
+
+
+def test_a_damaged_avif_is_named_too() -> None:
+    """Its decoder raises errors of another kind than all others."""
+    data = bytearray(encoded(marked(), "AVIF"))
+    data[-40:] = bytes(40)
+    with pytest.raises(images.Unreadable, match="^a.avif: it is "):
+        images.decode(bytes(data), "a.avif")
 
 
 def test_a_decompression_bomb_is_refused_before_it_is_decoded() -> None:
@@ -152,6 +199,24 @@ def test_applying_a_placement_is_one_resize_and_one_crop() -> None:
     found = images.apply(image, Placement(Size(32, 64), (0, 16), Size(32, 32)))
     expected = image.resize((32, 64), Image.Resampling.LANCZOS).crop((0, 16, 32, 48))
     assert np.array_equal(found, expected)
+
+
+FILTERS = {
+    "lanczos": Image.Resampling.LANCZOS,
+    "bicubic": Image.Resampling.BICUBIC,
+    "bilinear": Image.Resampling.BILINEAR,
+    "area": Image.Resampling.BOX,
+    "nearest": Image.Resampling.NEAREST,
+}
+
+
+@pytest.mark.parametrize("name", INTERPOLATIONS)
+def test_every_interpolation_is_carried_out_in_one_resize(name: str) -> None:
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 255, (128, 64, 3), dtype=np.uint8))
+    rules = Rules(96, "pixel", alignment=16, crop=True, crop_style="corner", resize_interpolation=name)
+    placement = place(Size(*image.size), rules)
+    expected = image.resize(placement.resize, FILTERS[placement.interpolation]).crop((0, 0, 96, 96))
+    assert np.array_equal(images.apply(image, placement), expected)
 
 
 def test_an_image_of_the_right_size_is_not_resampled() -> None:

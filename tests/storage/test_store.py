@@ -4,14 +4,22 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from servers.s3 import FAST, shared
 
 from simpletuner.storage.local import LocalStore
 from simpletuner.storage.memory import MemoryStore
+from simpletuner.storage.s3 import S3Store
 from simpletuner.storage.store import Store
+
+
+def in_a_bucket(folder: Path) -> Store:
+    return S3Store(shared().address(shared().new_bucket()), "a folder/of the bucket", patience=FAST)
+
 
 STORES: dict[str, Callable[[Path], Store]] = {
     "local": lambda folder: LocalStore(folder / "made at the first write"),
     "memory": lambda folder: MemoryStore(),
+    "s3": in_a_bucket,
 }
 
 
@@ -73,3 +81,20 @@ def test_a_deleted_key_is_gone_and_can_be_deleted_again(store: Store) -> None:
 def test_a_key_cannot_leave_the_store(store: Store, key: str) -> None:
     with pytest.raises(ValueError, match="path inside the store"):
         store.write(key, b"")
+
+
+def test_keys_may_hold_any_letters(store: Store) -> None:
+    keys = ["caf\u00e9/\u65e5\u672c \u8a9e.bin", "a b+c&d=e%20f#g?h", 'quo\'te "x".safetensors']
+    for key in keys:
+        store.write(key, key.encode())
+    assert [entry.key for entry in store.entries()] == sorted(keys)
+    assert [store.read(key).decode() for key in keys] == keys
+
+
+def test_empty_and_large_contents_come_back(store: Store) -> None:
+    large = bytes(range(256)) * 40_000
+    store.write("large", large)
+    store.write("empty", b"")
+    assert store.read("large") == large
+    assert store.read("empty") == b""
+    assert "empty" in store

@@ -4,12 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, Protocol
+from typing import Annotated, Any, BinaryIO, ClassVar, Protocol
 
-from pydantic import BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from simpletuner.data.captions import CAPTION_STRATEGIES
-from simpletuner.data.geometry import CROP_ASPECTS, CROP_STYLES, INTERPOLATIONS, RESOLUTION_TYPES, AspectBuckets
+from simpletuner.data.geometry import (
+    BUCKET_MODES,
+    CROP_ASPECTS,
+    CROP_STYLES,
+    INTERPOLATIONS,
+    RESOLUTION_TYPES,
+    AspectBuckets,
+)
 from simpletuner.data.items import Item
 from simpletuner.data.options import NeverDeletes, Prompts
 from simpletuner.data.sections import (
@@ -55,6 +62,12 @@ OTHER_PICTURES = frozenset(
 
 CAPTION_SUFFIX = ".txt"
 
+
+def wanted(caption_extension: str = CAPTION_SUFFIX) -> frozenset[str]:
+    """The endings of all files that a source lists, in small letters."""
+    return IMAGE_SUFFIXES | OTHER_PICTURES | {caption_extension.lower()}
+
+
 DATASET_TYPES = words(
     "dataset type",
     {
@@ -89,14 +102,6 @@ METADATA_BACKENDS = words(
         "parquet": "Captions and sizes come from the table in parquet.",
         "huggingface": "Captions and sizes come from columns of a data set on the Hub.",
         "webshart": "Captions and sizes come from the index of the shards.",
-    },
-)
-
-BUCKET_MODES = words(
-    "bucket mode",
-    {
-        "aspect": "One bucket for each rounded aspect ratio, as in SimpleTuner.",
-        "kohya": "The buckets of sd-scripts, with its bucket options.",
     },
 )
 
@@ -210,7 +215,7 @@ class DataBackend(Section):
     end_step: int | None = None
     """The last step that uses the data set; 0 or less for no end."""
     disable_after_epoch_step: int | None = Field(default=None, ge=1)
-    """How many steps of each epoch may use the data set."""
+    """How many steps of each epoch may use the data set: all its batches come in these."""
 
     text_embeds: str | None = None
     """The id of the text_embeds entry that keeps the encoded captions; the default one unless given."""
@@ -220,6 +225,8 @@ class DataBackend(Section):
     """Where the encoded images of this data set are kept."""
     cache_dir: Path | None = None
     """Where downloaded images are kept."""
+    alpha_mask: bool = False
+    """Learns only what is opaque in images with transparency; the loss is weighted by the alpha channel."""
     conditioning_data: TextList = ()
     """The ids of the data sets that steer the training of this one."""
     conditioning: Annotated[tuple[ConditioningGenerator, ...], BeforeValidator(_as_tuple)] = ()
@@ -282,7 +289,18 @@ class DataBackend(Section):
             return given
         if "disable_vae_cache" in given:
             raise ValueError("disable_vae_cache was removed; use vae_cache_disable")
-        return {_SPELLINGS.get(key, key): value for key, value in given.items()}
+        named = {_SPELLINGS.get(key, key): value for key, value in given.items()}
+        return {**named, "dataset_type": "conditioning"} if named.get("conditioning_type") else named
+
+    @property
+    def place(self) -> str | None:
+        """Where the images are, where two entries can be told to list the same files."""
+        return None
+
+    place_option: ClassVar[str] = "type"
+    """The option that says where the images are, for advice in messages."""
+    own_strategy: ClassVar[str] = ""
+    """Where captions come from unless the entry says so; empty for what holds in the whole run."""
 
     def open(self) -> Source:
         """The images themselves. Sections that are not served yet never get here."""

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, SecretStr, model_validator
+from pydantic import Field, model_validator
 
+from simpletuner.data.sources.aws import BucketName, Login
 from simpletuner.data.sources.memory import MemoryFolder
-from simpletuner.schema import NoEffect, NotYet, TextList, words
+from simpletuner.errors import DataError
+from simpletuner.schema import NoEffect, TextList, conflict, words
+from simpletuner.storage.local import LocalStore
+from simpletuner.storage.memory import MemoryStore
+from simpletuner.storage.s3 import S3Store, folder_prefix
+from simpletuner.storage.store import Store
 
 PLACES = words(
     "place for a cache",
@@ -23,7 +29,7 @@ PLACES = words(
 _RESCANNED = NoEffect("caches are addressed by content, so nothing outdated is ever used")
 
 
-class Embeds(MemoryFolder):
+class Embeds(Login, MemoryFolder):
     """A cache that data sets can share."""
 
     id: str = Field(min_length=1)
@@ -44,20 +50,8 @@ class Embeds(MemoryFolder):
     """Keeps the lists of files from the run before."""
     skip_file_discovery: Annotated[TextList, _RESCANNED] = ()
     """Leaves out parts of the preparation."""
-    aws_bucket_name: str | None = None
+    aws_bucket_name: BucketName | None = None
     """The name of the bucket."""
-    aws_endpoint_url: str | None = None
-    """The address of the service, for any that is not Amazon's."""
-    aws_access_key_id: SecretStr | None = None
-    """Who you are; write {env:NAME} to take it from the environment."""
-    aws_secret_access_key: SecretStr | None = None
-    """Your secret; write {env:NAME} to take it from the environment."""
-    aws_region_name: str | None = None
-    """Where the bucket is."""
-    aws_data_prefix: str = ""
-    """The folder in the bucket."""
-    aws_max_pool_connections: int = Field(default=128, ge=1)
-    """How many connections are open at once."""
 
     @model_validator(mode="before")
     @classmethod
@@ -66,6 +60,12 @@ class Embeds(MemoryFolder):
         if not isinstance(given, Mapping):
             return given
         return {"disabled" if key == "disable" else key: value for key, value in given.items()}
+
+    @model_validator(mode="after")
+    def _names_its_place(self) -> Embeds:
+        if self.type == "aws" and self.aws_bucket_name is None:
+            raise conflict("aws_bucket_name", "is required by type aws: the bucket that the cache is in")
+        return self
 
 
 class TextEmbeds(Embeds):
@@ -86,3 +86,42 @@ class ImageEmbeds(Embeds):
 
     dataset_type: str = "image_embeds"
     """What the cache is for."""
+
+
+def open_place(entry: Embeds, *, otherwise: Path | None = None) -> Store:
+    """The place of a cache, ready to be read and written; a bucket is not asked for anything yet.
+
+    Args:
+        entry: The entry of the data file.
+        otherwise: The folder on this machine for a local entry that names none.
+    """
+    return _PLACES[entry.type](entry, otherwise)
+
+
+def unused_options(entry: Embeds) -> Iterator[tuple[str, str]]:
+    """The options of an entry that do nothing because its cache is elsewhere, each with the reason."""
+    for name in sorted(entry.model_fields_set):
+        if name.startswith("aws_") and entry.type != "aws":
+            yield name, f"the cache is not in a bucket; set type to aws if it shall be, it is {entry.type}"
+        elif name == "cache_dir" and entry.type == "memory":
+            yield name, "the cache is kept in memory, and is gone when the run ends"
+
+
+def _folder(entry: Embeds, otherwise: Path | None) -> Store:
+    folder = entry.cache_dir or otherwise
+    if folder is None:
+        raise DataError(f"data set '{entry.id}' says nowhere where its cache is. Give it a cache_dir.")
+    return LocalStore(folder)
+
+
+def _bucket(entry: Embeds, otherwise: Path | None) -> Store:
+    assert entry.aws_bucket_name is not None, "an entry with type aws names its bucket, or is not read at all"
+    below = "" if entry.cache_dir is None else entry.cache_dir.as_posix()
+    return S3Store(entry.address(entry.aws_bucket_name), folder_prefix(entry.aws_data_prefix, below))
+
+
+def _memory(entry: Embeds, otherwise: Path | None) -> Store:
+    return MemoryStore(f"of '{entry.id}'")
+
+
+_PLACES: Mapping[str, Callable[[Embeds, Path | None], Store]] = {"local": _folder, "aws": _bucket, "memory": _memory}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, ClassVar
 
 from simpletuner.data.items import Item
-from simpletuner.data.sources.base import CAPTION_SUFFIX, IMAGE_SUFFIXES, OTHER_PICTURES, DataBackend
+from simpletuner.data.sources.base import DataBackend, wanted
 from simpletuner.errors import DataError
 from simpletuner.storage.local import version_of
 
@@ -16,12 +17,25 @@ from simpletuner.storage.local import version_of
 class Local(DataBackend):
     """Images in a folder on this machine and the folders below it."""
 
+    place_option: ClassVar[str] = "instance_data_dir"
+
     instance_data_dir: Path
     """The folder with the images; nothing is ever written there."""
 
+    recursive: bool = True
+    """Whether folders inside the folder are looked through too."""
+
+    @property
+    def place(self) -> str:
+        """The folder, and which files in it are listed."""
+        return f"{self.instance_data_dir.absolute()} {self.recursive} {self.caption_extension}"
+
     def open(self) -> LocalFolder:
         """The folder, ready to be listed."""
-        return LocalFolder(self.instance_data_dir)
+        return LocalFolder(self.instance_data_dir, wanted(self.caption_extension), recursive=self.recursive)
+
+
+_USUAL = wanted()
 
 
 class LocalFolder:
@@ -29,8 +43,11 @@ class LocalFolder:
 
     lanes = 1
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, suffixes: frozenset[str] = _USUAL, *, recursive: bool = True) -> None:
+        """`suffixes` are the endings of the files that are listed, in small letters."""
         self.root = root
+        self._suffixes = suffixes
+        self._recursive = recursive
 
     def items(self) -> Iterator[Item]:
         """Every image and every caption file; hidden files and folders of operating systems are passed over."""
@@ -38,10 +55,11 @@ class LocalFolder:
         while folders:
             prefix = folders.pop()
             try:
-                found = os.stat(self.root / prefix)
-                if (found.st_dev, found.st_ino) not in seen:  # a link may lead back to where we came from
-                    seen.add((found.st_dev, found.st_ino))
-                    yield from self._list(prefix, folders)
+                with _folder(f"{self.root}/{prefix}") as handle:
+                    found = os.stat(handle)
+                    if (found.st_dev, found.st_ino) not in seen:  # a link may lead back to where we came from
+                        seen.add((found.st_dev, found.st_ino))
+                        yield from self._list(handle, prefix, folders)
             except OSError as error:
                 raise self._unreadable(prefix, error) from error
 
@@ -60,23 +78,17 @@ class LocalFolder:
         """The path of a file."""
         return str(self.root / key)
 
-    def _list(self, prefix: str, folders: list[str]) -> Iterator[Item]:
-        with os.scandir(self.root / prefix) as entries:
+    def _list(self, folder: int | str, prefix: str, folders: list[str]) -> Iterator[Item]:
+        suffixes = self._suffixes
+        with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
-                if name.startswith(".") or name in _SYSTEM_FOLDERS:
+                if name[0] == ".":
                     continue
-                if _is_folder(entry):
+                if name[name.rfind(".") :].lower() in suffixes and not _is_folder(entry):
+                    yield _item(prefix + name, entry)
+                elif self._recursive and name not in _SYSTEM_FOLDERS and _is_folder(entry):
                     folders.append(f"{prefix}{name}/")
-                elif os.path.splitext(name)[1].lower() in _WANTED:
-                    yield self._item(prefix + name, entry)
-
-    def _item(self, key: str, entry: os.DirEntry[str]) -> Item:
-        try:
-            found = entry.stat()
-        except OSError:  # a link to nothing, or gone since it was listed: opening it will say so
-            return Item(key, "", 0)
-        return Item(key, version_of(found), found.st_size)
 
     def _unreadable(self, key: str, error: OSError) -> DataError:
         return DataError(
@@ -85,9 +97,20 @@ class LocalFolder:
         )
 
 
-_WANTED = IMAGE_SUFFIXES | OTHER_PICTURES | {CAPTION_SUFFIX}
-
 _SYSTEM_FOLDERS = {".Trashes", ".Spotlight-V100", ".fseventsd", ".TemporaryItems", ".zfs", ".ipynb_checkpoints"}
+
+
+@contextmanager
+def _folder(path: str) -> Iterator[int | str]:
+    """A folder to look files up in: by its handle, where the system can, so that no path is followed for each file."""
+    if os.scandir not in os.supports_fd:
+        yield path
+        return
+    handle = os.open(path, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -95,3 +118,11 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return entry.is_dir()
     except OSError:  # a link that leads back to itself
         return False
+
+
+def _item(key: str, entry: os.DirEntry[str]) -> Item:
+    try:
+        found = entry.stat()
+    except OSError:  # a link to nothing, or gone since it was listed: opening it will say so
+        return Item(key, "", 0)
+    return Item(key, version_of(found), found.st_size)

@@ -1,26 +1,38 @@
-"""A part of the memory that looks like a folder: every option is known, none is served yet."""
+"""The memory of the process: a place for caches, and none for images."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, Any
+
+from pydantic import model_validator
 
 from simpletuner.data.sources.base import DataBackend
-from simpletuner.schema import Section
+from simpletuner.schema import NoEffect, Section, conflict
+
+_NO_FOLDER = NoEffect("what is kept in memory needs no folder, no size and no rights")
 
 
 class MemoryFolder(Section):
-    """How a part of the memory becomes a folder."""
+    """How SimpleTuner makes a folder of a part of the memory; here it takes no folder."""
 
-    memory_filesystem_path: Path | None = None
-    """Where it appears."""
-    memory_filesystem_size: str | int | None = None
-    """How large it may become, such as 8G."""
-    memory_filesystem_sudo: bool = False
+    memory_filesystem_path: Annotated[Path | None, _NO_FOLDER] = None
+    """Where the memory appears as a folder."""
+    memory_filesystem_size: Annotated[str | int | None, _NO_FOLDER] = None
+    """How large that folder may become, such as 8G."""
+    memory_filesystem_sudo: Annotated[bool, _NO_FOLDER] = False
     """Asks the system for the right to make it."""
 
 
 class Memory(DataBackend, MemoryFolder):
-    """Known from SimpleTuner for caches in memory; images cannot be there."""
+    """For caches alone; images cannot be in memory."""
 
-    not_yet: ClassVar[str] = "use type local, on a memory disk if you like"
+    @model_validator(mode="before")
+    @classmethod
+    def _no_images(cls, given: Any) -> Any:
+        """Refuse at once: whatever else is wrong with the entry does not matter then."""
+        raise conflict(
+            "type",
+            "'memory' keeps caches, not images; use type local for these images, on a memory disk if you like, "
+            "or set dataset_type to text_embeds or image_embeds if this is a cache",
+        )

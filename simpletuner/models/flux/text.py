@@ -1,7 +1,8 @@
 """Prompts to conditioning: CLIP-L gives one vector for the whole prompt, T5 one vector for each token.
 
-FLUX.1 was trained with padding tokens taking part in attention, so prompts are padded to the full length and the
-padding is kept.
+FLUX.1 was trained with padding tokens taking part in attention, so prompts are padded to the full length, and what T5
+answers at the padding is kept. With the padding set to zero, as some bases were trained, nothing is left there that
+would have to be kept: a cache then holds the real length alone.
 """
 
 from __future__ import annotations
@@ -15,15 +16,32 @@ from simpletuner.models.sources import loading
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
+    from torch import Tensor
 
     from simpletuner.models.family import Compute, Conditioning, TextEncoder, Weights
+
+UNMODIFIED, ZERO = "unmodified", "zero"
+"""What stands behind the end of a prompt."""
 
 
 @contextmanager
 def open_encoders(
-    weights: Weights, precisions: Sequence[str], max_length: int | None, compute: Compute
+    weights: Weights,
+    precisions: Sequence[str],
+    max_length: int | None,
+    compute: Compute,
+    *,
+    padding: str = UNMODIFIED,
 ) -> Iterator[TextEncoder]:
-    """Both text encoders and tokenizers; `precisions` holds one name for CLIP and one for T5."""
+    """Both text encoders and tokenizers, in memory only inside the ``with``.
+
+    Args:
+        weights: Where they come from.
+        precisions: One name for CLIP and one for T5.
+        max_length: How many tokens of a prompt count; what the tokenizer says unless given.
+        compute: Where they run, and in which precision.
+        padding: `unmodified` keeps what T5 answers behind the end of a prompt, `zero` puts zeros there.
+    """
     pipeline = _load(weights, precisions, compute)
     length = max_length or pipeline.tokenizer_2.model_max_length
 
@@ -34,12 +52,26 @@ def open_encoders(
             tokens, pooled, _ = pipeline.encode_prompt(
                 list(prompts), None, device=compute.device, max_sequence_length=length
             )
+        masks = _masks(pipeline, prompts, length)
+        tokens, pooled = tokens.to("cpu", torch.bfloat16), pooled.to("cpu", torch.bfloat16)
+        if padding == ZERO:
+            # Not a product with the mask: that would leave negative zeros, and make NaN of an infinity.
+            tokens = torch.where(masks[:, :, None], tokens, tokens.new_zeros(()))
         return [
-            {"prompt_embeds": one.to("cpu", compute.dtype), "pooled_prompt_embeds": vector.to("cpu", compute.dtype)}
-            for one, vector in zip(tokens, pooled, strict=True)
+            {"prompt_embeds": one, "pooled_prompt_embeds": vector, "prompt_mask": mask}
+            for one, vector, mask in zip(tokens, pooled, masks, strict=True)
         ]
 
     yield encode
+
+
+def _masks(pipeline: FluxPipeline, prompts: Sequence[str], length: int) -> Tensor:
+    """Which tokens are words and which are padding, with shape (prompts, length)."""
+    tokenized = pipeline.tokenizer_2(
+        list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+    )
+    mask: Tensor = tokenized.attention_mask.bool()
+    return mask
 
 
 def _load(weights: Weights, precisions: Sequence[str], compute: Compute) -> FluxPipeline:

@@ -64,7 +64,14 @@ class Objective(Section):
     flux_attention_masked_training: Annotated[bool, NotYet("leave it out: padding takes part, as in FLUX.1")] = False
     """Hides the padding of prompts from the model."""
     t5_padding: Annotated[
-        str, words("padding", {"unmodified": "Padding stays as T5 encodes it."}, later={"zero": "use unmodified"})
+        str,
+        words(
+            "padding",
+            {
+                "unmodified": "Padding stays as T5 encodes it, as FLUX.1 was trained.",
+                "zero": "Padding is set to zero, which makes cached captions much smaller.",
+            },
+        ),
     ] = "unmodified"
     """What the T5 encoder's output holds behind the end of a prompt."""
     tokenizer_max_length: int | None = Field(default=None, ge=1, le=512)
@@ -77,8 +84,8 @@ class Objective(Section):
     """The difference from which on the Huber loss grows in a straight line."""
     caption_dropout_probability: float = Field(default=0.1, ge=0, le=1)
     """The share of samples that are trained without their caption, which makes real guidance work better."""
-    masked_loss_probability: Annotated[float, NoEffect("masks are not served yet")] = 1.0
-    """How often a mask is used."""
+    masked_loss_probability: float = Field(default=1.0, ge=0, le=1)
+    """The share of batches for which segmentations of conditioning data sets are used; masks always are."""
     input_perturbation: Annotated[float, NotYet("leave it out: lora_dropout helps against overfitting too")] = 0.0
     """Adds more noise to the picture than the model is asked to find."""
     input_perturbation_steps: Annotated[int, belongs_to("input_perturbation")] = 0

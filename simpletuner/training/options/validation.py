@@ -134,19 +134,19 @@ class Validation(Section):
     """Several adapters that are put on for validation, one after the other."""
     validation_lycoris_strength: Annotated[float, belongs_to("lora_type lycoris")] = 1.0
     """How strongly a LyCORIS adapter acts in validation."""
-    num_eval_images: Annotated[int, NoEffect("there are no eval data sets yet")] = 4
-    """How many batches of an eval data set the loss is measured on."""
-    eval_steps_interval: Annotated[int | None, NotYet("leave it out: judge by the pictures")] = None
+    num_eval_images: int = Field(default=4, ge=1)
+    """How many images of each eval data set the loss is measured on."""
+    eval_steps_interval: int | None = Field(default=None, ge=1)
     """Measures the loss on eval data sets every so many steps."""
-    eval_epoch_interval: Annotated[float | None, NotYet("leave it out: judge by the pictures")] = None
+    eval_epoch_interval: float | None = Field(default=None, gt=0)
     """Measures the loss on eval data sets every so many epochs."""
-    eval_timesteps: Annotated[int, belongs_to("eval_steps_interval")] = 28
+    eval_timesteps: int = Field(default=28, ge=1)
     """At how many noise levels the loss on eval data sets is measured."""
-    eval_dataset_pooling: Annotated[bool, belongs_to("eval_steps_interval")] = False
+    eval_dataset_pooling: bool = False
     """Gives one number for all eval data sets together."""
-    eval_dataset_id: Annotated[str | None, NotYet("leave it out: judge by the pictures")] = None
+    eval_dataset_id: str | None = None
     """The only eval data set to use."""
-    eval_loss_disable: Annotated[bool, NoEffect("no loss is measured on eval data sets yet")] = False
+    eval_loss_disable: bool = False
     """Does not measure the loss on eval data sets."""
     evaluation_type: Annotated[
         str, words("evaluation", {"none": "Pictures are not scored."}, later={"clip": "judge by the pictures"})

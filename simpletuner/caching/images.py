@@ -1,0 +1,122 @@
+"""Images on their way to the encoder: what a data set and an encoder must be able to do, and reading pixels."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Protocol
+
+from simpletuner.caching.tensors import TensorCache
+from simpletuner.data.images import Unreadable
+from simpletuner.data.items import Record
+from simpletuner.data.sources.base import Source
+from simpletuner.progress import Notice, Reporter
+
+if TYPE_CHECKING:
+    from PIL import Image
+    from torch import Tensor
+
+
+class Encoded(Protocol):
+    """What the image encoder says of a batch."""
+
+    @property
+    def mean(self) -> Tensor:
+        """Mean with shape (batch, channels, height, width)."""
+
+    @property
+    def std(self) -> Tensor:
+        """Standard deviation with the same shape."""
+
+
+class Codec(Protocol):
+    """Encodes pixels."""
+
+    def encode(self, pixels: Tensor) -> Encoded:
+        """Encode pixels in -1..1 with shape (batch, 3, height, width)."""
+
+
+class OpenCodec(Protocol):
+    """Opens the image encoder."""
+
+    def __call__(self) -> AbstractContextManager[Codec]:
+        """The encoder, in memory only inside the ``with``."""
+
+
+class Pictures(Protocol):
+    """A data set, as far as its images are encoded."""
+
+    @property
+    def id(self) -> str:
+        """Its name."""
+
+    @property
+    def source(self) -> Source:
+        """Where its images are."""
+
+    @property
+    def records(self) -> Iterable[Record]:
+        """Its images, in an order that does not change."""
+
+    def image(self, record: Record) -> Image.Image:
+        """The pixels of an image as they are trained on; Unreadable, with the name of the file, when there are none."""
+
+
+Broken = dict[str, dict[str, str]]
+"""For each data set the images that could not be read, with the reason."""
+
+
+@dataclass(frozen=True)
+class WantedImage:
+    """An image that is to be encoded, once, however many data sets show it."""
+
+    key: str
+    dataset: Pictures
+    record: Record
+    homes: list[TensorCache] = field(default_factory=list)
+    owners: list[tuple[Pictures, Record]] = field(default_factory=list)
+
+
+class BrokenImages:
+    """Images that cannot be read: the first ones are named at once, all of them are listed in the end."""
+
+    def __init__(self, reporter: Reporter) -> None:
+        self.by_dataset: dict[str, dict[str, str]] = defaultdict(dict)
+        self._reporter = reporter
+        self._named = 0
+
+    def add(self, image: WantedImage, error: Unreadable) -> None:
+        """Take down one image for every data set that shows it."""
+        reason = str(error).removeprefix(f"{image.dataset.source.name(image.record.key)}: ")
+        for dataset, record in image.owners:
+            self.by_dataset[dataset.id][record.key] = f"{dataset.source.name(record.key)}: {reason}"
+        self._named += 1
+        if self._named <= _MOST_NAMED:
+            self._reporter.report(Notice(f"data set '{image.dataset.id}': left out: {error}"))
+
+
+def prepared(image: WantedImage) -> Tensor | Unreadable | None:
+    """The pixels of an image, in a thread of its own; nothing when another process has made its entry by now."""
+    if all(image.key in cache for cache in image.homes):
+        return None
+    try:
+        return pixels(image.dataset, image.record)
+    except Unreadable as error:
+        return error
+    except BaseException as error:
+        error.add_note(f"while reading {image.dataset.source.name(image.record.key)}")
+        raise
+
+
+def pixels(dataset: Pictures, record: Record) -> Tensor:
+    """Pixels in -1..1 with shape (3, height, width)."""
+    import numpy as np
+    import torch
+
+    picture = torch.from_numpy(np.array(dataset.image(record)))
+    return picture.permute(2, 0, 1).float().div_(127.5).sub_(1).contiguous()
+
+
+_MOST_NAMED = 10

@@ -1,0 +1,125 @@
+"""From the raw list of a data file to entries, or to everything that is wrong with each of them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
+
+from simpletuner.data.generators.expansion import expand
+from simpletuner.data.sources import SOURCES, DataBackend, DataEntry, Embeds, Local, TextEmbeds
+from simpletuner.errors import Problem
+from simpletuner.schema import Section, problems, without_effect
+
+
+def read_entries(
+    raw: object, *, placeholders: Mapping[str, str] | None = None
+) -> tuple[tuple[DataEntry, ...], list[Problem]]:
+    """The entries of a data file that are not disabled, and what is wrong with those that cannot be read.
+
+    Args:
+        raw: What the JSON file holds.
+        placeholders: What stands for ``{model_family}``, ``{output_dir}`` and the like in texts; ``{id}`` is known.
+    """
+    if not isinstance(raw, (list, tuple)) or not raw:
+        return (), [Problem("data file", "must be a list with at least one data set in it")]
+    entries: list[DataEntry] = []
+    found: list[Problem] = []
+    for number, given in enumerate(raw, start=1):
+        entry = _read(given, number, placeholders or {}, found)
+        if entry is not None and not entry.disabled:
+            entries.append(entry)
+    _, wrong = expand(entries)
+    return _with_text_cache(entries), [*found, *wrong]
+
+
+def missing_folders(entries: Sequence[DataEntry]) -> list[Problem]:
+    """The image folders that do not exist; this looks at the disk."""
+    return [
+        Problem(where(entry, "instance_data_dir"), _no_folder(entry.instance_data_dir))
+        for entry in entries
+        if isinstance(entry, Local) and not entry.instance_data_dir.is_dir()
+    ]
+
+
+def remarks(entries: Sequence[DataEntry]) -> list[str]:
+    """Options that were given and do nothing, each with the reason."""
+    return [f"{where(entry, name)} has no effect: {why}" for entry in entries for name, why in without_effect(entry)]
+
+
+def where(entry: DataEntry, *path: str) -> str:
+    """A place in the data file in the user's words: "data set 'subject' › resolution"."""
+    return place(entry.id, path)
+
+
+def _read(given: object, number: int, placeholders: Mapping[str, str], found: list[Problem]) -> DataEntry | None:
+    """One entry; adds to what was found when it cannot be read."""
+    if not isinstance(given, Mapping):
+        found.append(Problem(f"data set number {number}", f"must be an object in braces, got {given!r}"))
+        return None
+    filled = _filled(given, {**placeholders, "id": str(given.get("id", ""))})
+    if _is_disabled(filled):
+        return None
+    id = filled.get("id") or number
+    try:
+        section = SOURCES.section_for(filled)
+        entry = section.model_validate(filled)
+    except PydanticCustomError as error:
+        found.append(Problem(place(id, ["type"]), error.message()))
+    except ValidationError as error:
+        if section.not_yet:
+            found.append(not_served(id, filled.get("type"), section))
+        found.extend(problems(error, section.model_fields, lambda path: place(id, map(str, path)), page=_PAGE))
+    else:
+        assert isinstance(entry, (DataBackend, Embeds))
+        return entry
+    return None
+
+
+def not_served(id: object, kind: object, section: type[Section]) -> Problem:
+    """What is said of an entry of a type that is known and not served."""
+    return Problem(place(id, ["type"]), f"'{kind}' is not served yet; {section.not_yet}")
+
+
+def place(id: object, path: Iterable[str]) -> str:
+    """A place in the data file by the id of an entry, or by its number where it has none."""
+    name = f"data set number {id}" if isinstance(id, int) else f"data set '{id}'"
+    return " › ".join([name, *path])
+
+
+def _is_disabled(given: Mapping[str, Any]) -> bool:
+    """A disabled entry may be as wrong as it likes."""
+    return any(str(given.get(key, "")).lower() in {"true", "1", "yes"} for key in ("disabled", "disable"))
+
+
+def _filled(value: Any, placeholders: Mapping[str, str]) -> Any:
+    if isinstance(value, str):
+        for name, text in placeholders.items():
+            value = value.replace(f"{{{name}}}", text)
+        return value
+    if isinstance(value, Mapping):
+        return {key: _filled(part, placeholders) for key, part in value.items()}
+    return [_filled(part, placeholders) for part in value] if isinstance(value, (list, tuple)) else value
+
+
+def _with_text_cache(entries: Sequence[DataEntry]) -> tuple[DataEntry, ...]:
+    """Make sure that there is one default cache for captions, unless that is for the user to decide."""
+    caches = [entry for entry in entries if isinstance(entry, TextEmbeds)]
+    if not caches:
+        return (*entries, TextEmbeds(id="text-embeds", default=True))
+    if any(cache.default for cache in caches):
+        return tuple(entries)
+    first = caches[0]
+    return tuple(entry.model_copy(update={"default": True}) if entry is first else entry for entry in entries)
+
+
+def _no_folder(folder: Path) -> str:
+    if folder.exists():
+        return f"{folder} is a file, not a folder; name the folder that your images are in"
+    return f"there is no folder {folder}; make it and put your images there, or name another one"
+
+
+_PAGE = "documentation/DATALOADER.md"

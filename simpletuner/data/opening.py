@@ -1,0 +1,280 @@
+"""From the entries of a data file to data sets that are ready: scan, filter, place, caption, pair, tell."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from urllib.parse import quote
+
+import numpy as np
+
+from simpletuner.data import captions, geometry, plan
+from simpletuner.data.catalog import Catalogued
+from simpletuner.data.conditions import with_conditions
+from simpletuner.data.dataset import UNREADABLE, Dataset, counts, files_are, refuse_empty, skip_list
+from simpletuner.data.downloads import Preparable
+from simpletuner.data.generators.expansion import expand
+from simpletuner.data.manifest import Manifest, Places, Skipped
+from simpletuner.data.options import DataDefaults
+from simpletuner.data.records import Placer, Records, unique_sizes
+from simpletuner.data.scan import scan
+from simpletuner.data.skipped import write_skip_list, write_table
+from simpletuner.data.sources import DataBackend, DataEntry, Source
+from simpletuner.data.timeline import Window
+from simpletuner.errors import DataError
+from simpletuner.progress import Advanced, DatasetReady, Notice, Reporter, StageStarted
+from simpletuner.seeds import derive
+
+
+@dataclass(frozen=True)
+class Opened:
+    """All data sets of a run."""
+
+    training: tuple[Dataset, ...]
+    evaluation: tuple[Dataset, ...] = ()
+
+    @property
+    def whole(self) -> tuple[Dataset, ...]:
+        """Those that are trained on and those the loss is measured on, without what belongs to them."""
+        return (*self.training, *self.evaluation)
+
+    @property
+    def encoded(self) -> tuple[Dataset, ...]:
+        """All whose images are used as latents: conditioning data sets too, masks not."""
+        conditions = [one.dataset for dataset in self.whole for one in dataset.conditions if one.is_encoded]
+        return (*self.whole, *conditions)
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What opening data sets needs to know of the run."""
+
+    entries: Sequence[DataEntry]
+    defaults: DataDefaults
+    train_batch_size: int
+    cache: Path
+    seed: int
+    """Decides on random crops and on variants of captions."""
+    caption_dropout: float
+    reporter: Reporter
+
+    def path(self, id: str) -> Path:
+        """The manifest of a data set."""
+        return self.cache / "manifest" / f"{quote(id, safe=' ')}.parquet"
+
+    def scanned(self, entry: DataBackend, *, known: Manifest | None = None) -> tuple[Source, Manifest]:
+        """The source of an entry, and all that is known about its files."""
+        source = self._source(entry)
+        self.reporter.report(StageStarted(f"looking through data set '{entry.id}'", 0))
+        return source, scan(
+            source,
+            self.path(entry.id),
+            caption_extension=entry.caption_extension,
+            with_captions=self.captions(entry).reads_text_files,
+            known=None if known is None else known.table,
+            advance=self.advance,
+        )
+
+    def _source(self, entry: DataBackend) -> Source:
+        source = entry.open()
+        if isinstance(source, Preparable):
+            source.prepare(self.reporter)
+        columns = plan.table_columns(entry, self.defaults)
+        return source if columns is None else Catalogued(source, columns)
+
+    def advance(self, count: int) -> None:
+        """Tell that so many more files are known."""
+        self.reporter.report(Advanced(count))
+
+    def captions(self, entry: DataBackend) -> captions.Rules:
+        """How an entry makes captions."""
+        return plan.caption_rules(entry, self.defaults, self.entries, seed=self.seed, dropout=self.caption_dropout)
+
+    def placer(self, entry: DataBackend) -> Placer:
+        """What places the images of an entry."""
+        rules = plan.geometry_rules(entry, self.defaults)
+        return Placer(rules, self.seed, entry.id, redraws=entry.vae_cache_clear_each_epoch)
+
+
+def open_all(
+    entries: Sequence[DataEntry],
+    defaults: DataDefaults,
+    *,
+    train_batch_size: int,
+    cache: Path,
+    seed: int,
+    reporter: Reporter,
+    caption_dropout: float = 0.0,
+) -> Opened:
+    """Scan every data set that takes part in a run, and say what was found.
+
+    Args:
+        entries: The data file, checked.
+        defaults: What holds where an entry says nothing.
+        train_batch_size: For data sets that do not have their own.
+        cache: The folder for manifests and skip lists; a folder `manifest` is made in it.
+        seed: Of the run; it decides on random crops and on variants of captions.
+        reporter: Told about progress, about each data set, and about what was left out.
+        caption_dropout: The share of uses without a caption, where a data set does not say otherwise.
+    """
+    entries, _ = expand(entries)
+    opening = Opening(entries, defaults, train_batch_size, cache, seed, caption_dropout, reporter)
+    wanted = [entry for entry in entries if isinstance(entry, DataBackend) and entry.probability > 0]
+    training = [entry for entry in wanted if entry.dataset_type == "image"]
+    if not training:
+        raise DataError("no data set takes part in training: give one of them a probability above 0 in the data file.")
+    opened: list[Dataset] = []
+    for entry in [*training, *(one for one in wanted if one.dataset_type == "eval")]:
+        opened.append(_open(entry, opening, opened))
+    paired = with_conditions(opened, opening)
+    for dataset in paired:
+        _tell(dataset, reporter)
+    matched = _with_matched_counts(paired[: len(training)])
+    return Opened(tuple(matched), tuple(paired[len(training) :]))
+
+
+def _open(entry: DataBackend, opening: Opening, others: Sequence[Dataset]) -> Dataset:
+    known = next((one.manifest for one in others if _is_same_place(one.options, entry)), None)
+    source, manifest = opening.scanned(entry, known=known)
+    placer, rules = opening.placer(entry), opening.captions(entry)
+    usable, skipped = _filtered(entry, placer.rules, manifest)
+    complete = _completed(entry, placer.rules, manifest, source, usable, opening)
+    if complete is not manifest:
+        manifest = complete
+        usable, skipped = _filtered(entry, placer.rules, manifest)  # a file may have turned out to be unreadable
+    write_skip_list(skip_list(opening.path(entry.id)), source, skipped)
+    is_prior = entry.is_regularisation_data and entry.regularisation_mode == "prior"
+    dataset = Dataset(
+        id=entry.id,
+        source=source,
+        records=Records(manifest, usable, placer, rules),
+        repeats=entry.repeats,
+        probability=entry.probability,
+        batch_size=entry.train_batch_size or opening.train_batch_size,
+        regularise=entry.is_regularisation_data and not is_prior,
+        options=entry,
+        skipped=tuple(skipped),
+        loss_weight=entry.prior_loss_weight if is_prior else 1.0,
+        window=_window(entry),
+    )
+    refuse_empty(dataset)
+    _refuse_silent(dataset)
+    return dataset
+
+
+def _is_same_place(one: DataBackend, other: DataBackend) -> bool:
+    """Whether two entries list the same files: a folder is often listed once for each resolution."""
+    return one.place == other.place and one.place is not None
+
+
+def _window(entry: DataBackend) -> Window:
+    ends = (end if end is not None and end > 0 else None for end in (entry.end_epoch, entry.end_step))
+    last_epoch, last_step = ends
+    return Window(max(entry.start_epoch, 1), last_epoch, max(entry.start_step, 1), last_step)
+
+
+def _filtered(entry: DataBackend, rules: geometry.Rules, manifest: Manifest) -> tuple[Places, list[Skipped]]:
+    """The rows that take part, and those that do not with the reason."""
+    skipped = list(manifest.nameless)
+    readable = manifest.is_empty("problem")
+    for place in np.flatnonzero(~readable).tolist():
+        skipped.append(Skipped(manifest.text("key", place), UNREADABLE, manifest.text("problem", place)))
+    places = np.flatnonzero(readable)
+    sizes, which = unique_sizes(manifest, places)
+    refusals = [geometry.refusal(size, rules) for size in sizes]
+    refused = np.array([reason is not None for reason in refusals], dtype=bool)[which]
+    for place, kind in zip(places[refused].tolist(), which[refused].tolist(), strict=True):
+        skipped.append(Skipped(manifest.text("key", place), refusals[kind] or "", f"it is {sizes[kind]}"))
+    return _sample(places[~refused], entry, manifest), skipped
+
+
+def _sample(places: Places, entry: DataBackend, manifest: Manifest) -> Places:
+    """At most max_num_samples rows, chosen by the id of the data set alone."""
+    if entry.max_num_samples is None or len(places) <= entry.max_num_samples:
+        return places
+    keys = manifest.table.column("key").take(places).to_pylist()
+    ranks = np.array([derive(0, "max_num_samples", entry.id, key) for key in keys])
+    return np.sort(places[np.argsort(ranks, kind="stable")[: entry.max_num_samples]])
+
+
+def _completed(
+    entry: DataBackend,
+    rules: geometry.Rules,
+    manifest: Manifest,
+    source: Source,
+    usable: Places,
+    opening: Opening,
+) -> Manifest:
+    """The manifest with everything that can only be found out by reading whole files."""
+    missing = usable[manifest.is_empty("digest")[usable]]
+    if len(missing):
+        opening.reporter.report(StageStarted(f"reading new images of data set '{entry.id}'", len(missing)))
+        manifest = manifest.with_digests(source, missing, opening.advance)
+    if not rules.wants_faces:
+        return manifest
+    unseen = usable[np.asarray(manifest.table.column("face").is_null().to_numpy())[usable]]
+    if len(unseen):
+        opening.reporter.report(StageStarted(f"looking for faces in data set '{entry.id}'", len(unseen)))
+        manifest = manifest.with_faces(source, unseen, opening.advance)
+    return manifest
+
+
+def _refuse_silent(dataset: Dataset) -> None:
+    """One report on all images that nothing is said about."""
+    path = dataset.manifest.path.with_suffix(".captions.tsv")
+    table = [] if dataset.records.rules.fallback else list(_silent(dataset))
+    write_table(path, table)
+    if not table:
+        return
+    some = "".join(f"\n  {name}: {trouble}" for name, trouble in table[:5])
+    more = f"\n  and {len(table) - 5} more, see {path}" if len(table) > 5 else ""
+    raise DataError(
+        f"data set '{dataset.id}': {len(table)} of its images {'has' if len(table) == 1 else 'have'} no caption:"
+        f"{some}{more}\nWrite the captions, take the images away, set caption_fallback, or choose another "
+        f"caption_strategy."
+    )
+
+
+def _silent(dataset: Dataset) -> Iterator[tuple[str, str]]:
+    rules = dataset.records.rules
+    for row in dataset.records.only(dataset.records.unsure()).rows():
+        texts = None if row.captions is None else tuple(row.captions)
+        if not captions.stated(row.key, texts, rules):
+            yield dataset.source.name(row.key), _caption_trouble(texts, rules)
+
+
+def _caption_trouble(texts: Sequence[str] | None, rules: captions.Rules) -> str:
+    if not rules.reads_text_files:
+        return f"caption_strategy {rules.strategy} gives no text for it"
+    file = f"{rules.extension} file"
+    return f"there is no {file} of this name" if texts is None else f"its {file} is empty"
+
+
+def _with_matched_counts(datasets: Sequence[Dataset]) -> list[Dataset]:
+    """The data sets; those with match_count are used as often in an epoch as all others together."""
+    others = sum(
+        len(dataset.records) * (dataset.repeats + 1) for dataset in datasets if not dataset.options.match_count
+    )
+    return [replace(dataset, uses=others) if dataset.options.match_count else dataset for dataset in datasets]
+
+
+def _tell(dataset: Dataset, reporter: Reporter) -> None:
+    path = str(skip_list(dataset.manifest.path)) if dataset.skipped else ""
+    reporter.report(DatasetReady(dataset.id, len(dataset.records), len(dataset.buckets), len(dataset.skipped), path))
+    for text in _remarks(dataset):
+        reporter.report(Notice(f"data set '{dataset.id}': {text}"))
+
+
+def _remarks(dataset: Dataset) -> Iterator[str]:
+    if dataset.skipped:
+        reasons = ", ".join(f"{count} {reason}" for reason, count in counts(dataset.skipped).items())
+        count = len(dataset.skipped)
+        yield f"{count} {files_are(count)} left out: {reasons}; see {skip_list(dataset.manifest.path)}"
+    buckets = dataset.buckets
+    short = sum(count * (dataset.repeats + 1) < dataset.batch_size for count in buckets.values())
+    if short:
+        yield (
+            f"{short} of {len(buckets)} buckets hold fewer images than a batch of {dataset.batch_size}; "
+            f"their images are repeated to fill it"
+        )

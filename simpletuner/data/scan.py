@@ -1,0 +1,206 @@
+"""Listing a source and looking at what is new or changed in it; of each image only the head is read."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from operator import itemgetter
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from simpletuner.data import images
+from simpletuner.data.items import Item, Size
+from simpletuner.data.lanes import together
+from simpletuner.data.manifest import Manifest, Places, Row, Saving, Skipped, load, save, table_of
+from simpletuner.data.sources.base import IMAGE_SUFFIXES, Source
+from simpletuner.data.spelling import decode_text
+from simpletuner.errors import DataError
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+
+def scan(
+    source: Source,
+    path: Path,
+    *,
+    caption_extension: str,
+    with_captions: bool,
+    known: pa.Table | None = None,
+    advance: Callable[[int], None],
+) -> Manifest:
+    """List a source, and open what is new or changed since the manifest at `path` was written.
+
+    Args:
+        source: Where the images are.
+        path: The manifest; made when it does not exist yet, and saved now and then during the scan.
+        caption_extension: The ending of caption files.
+        with_captions: Whether caption files are read.
+        known: The columns of another manifest of the same source.
+        advance: Told how many more images are known now.
+    """
+    pictures, texts, nameless = _sorted_out(source.items(), caption_extension)
+    before = load(path)
+    known = before if known is None or len(before) else known
+    captions = [texts.get(_stem(item.key)) for item in pictures] if with_captions else None
+    places = _places(known, pictures, captions)
+    table = _looked_at(source, path, pictures, captions, places, known, advance)
+    if any(item.captions is not None for item in pictures):
+        table = _with_captions(table, pictures)
+    if table is not before and not table.equals(before):
+        save(path, table)
+    return Manifest(path, table, tuple(nameless))
+
+
+def _sorted_out(items: Iterable[Item], extension: str) -> tuple[list[Item], dict[str, Item], list[Skipped]]:
+    """The images in the order of their keys, the caption files by key without the ending, and the unusable."""
+    pictures, texts, nameless = list[Item](), dict[str, Item](), list[Skipped]()
+    ending = extension.lower()
+    for item in items:
+        key = item[0]
+        if key[-len(ending) :].lower() == ending:
+            texts[key[: -len(ending)]] = item
+        elif key.isascii() or _is_text(key):
+            pictures.append(item)
+        else:
+            nameless.append(Skipped(key, "not readable as an image", "its name is not valid UTF-8; rename it"))
+    pictures.sort(key=itemgetter(0))
+    return pictures, texts, nameless
+
+
+def _places(known: pa.Table, pictures: Sequence[Item], captions: Sequence[Item | None] | None) -> Places:
+    """For each image the row of the known columns that still holds, or -1."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not len(known) or not pictures:
+        return np.full(len(pictures), -1, dtype=np.int64)
+    keys = pa.array([item.key for item in pictures], pa.string())
+    known_keys = known.column("key").combine_chunks()
+    is_same_list = len(keys) == len(known_keys) and keys.equals(known_keys)
+    found = pa.array(np.arange(len(keys))) if is_same_list else pc.index_in(keys, known_keys)
+    at = pc.fill_null(found, 0)
+    versions = pa.array([item.version for item in pictures], pa.string())
+    holds = pc.and_(pc.is_valid(found), pc.equal(known.column("version").take(at).combine_chunks(), versions))
+    holds = pc.and_(holds, pc.not_equal(versions, ""))
+    if captions is not None:
+        written = pa.array(["" if one is None else one.version for one in captions], pa.string())
+        holds = pc.and_(holds, pc.equal(known.column("caption_version").take(at).combine_chunks(), written))
+    places: Places = np.where(holds.to_numpy(zero_copy_only=False), at.to_numpy(), -1).astype(np.int64)
+    return places
+
+
+def _looked_at(
+    source: Source,
+    path: Path,
+    pictures: Sequence[Item],
+    captions: Sequence[Item | None] | None,
+    places: Places,
+    known: pa.Table,
+    advance: Callable[[int], None],
+) -> pa.Table:
+    """The columns of all images: what is known, and what is found out about the others."""
+    stale = np.flatnonzero(places < 0).tolist()
+    advance(len(pictures) - len(stale))
+    if not stale:
+        return known if _is_whole(places, known) else known.take(places)
+    earlier = _earlier(known, [pictures[number].key for number in stale])
+
+    def look(number: int) -> Row:
+        item = pictures[number]
+        return _row(source, item, captions[number] if captions else None, earlier.get(item.key))
+
+    rows: list[Row] = []
+    saving, told = Saving(), 0
+    for row in together(source.lanes, look, stale):
+        rows.append(row)
+        if len(rows) - told >= _TELL_EVERY:
+            advance(len(rows) - told)
+            told = len(rows)
+            saving.when_due(lambda: save(path, _joined(places, known, stale[: len(rows)], rows)))
+    advance(len(rows) - told)
+    return _joined(places, known, stale, rows)
+
+
+def _is_whole(places: Places, known: pa.Table) -> bool:
+    return len(places) == len(known) and bool((places == np.arange(len(known))).all())
+
+
+def _earlier(known: pa.Table, keys: Sequence[str]) -> Mapping[str, Row]:
+    """What was known about these files, which may have changed since."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not len(known):
+        return {}
+    mask = pc.is_in(known.column("key"), pa.array(keys, pa.string()))
+    return {row.key: row for row in (Row(**cells) for cells in known.filter(mask).to_pylist())}
+
+
+def _joined(places: Places, known: pa.Table, stale: Sequence[int], rows: Sequence[Row]) -> pa.Table:
+    """Known rows and new ones, in the order of the images; images that nobody looked at yet are left out."""
+    import pyarrow as pa
+
+    whole = pa.concat_tables([known, table_of(rows)])
+    at = places.copy()
+    at[list(stale)] = len(known) + np.arange(len(rows))
+    return whole.take(at[at >= 0]).combine_chunks()
+
+
+def _row(source: Source, item: Item, text: Item | None, before: Row | None) -> Row:
+    """One row; what is known of the picture stays when only its caption has changed."""
+    is_known = before is not None and before.version == item.version and bool(item.version)
+    row = before if before is not None and is_known else _new_row(source, item)
+    if text is None:
+        return row._replace(caption_version="", captions=item.captions)
+    if row.caption_version == text.version and text.version:
+        return row
+    return row._replace(caption_version=text.version, captions=(decode_text(source.read(text.key)),))
+
+
+def _new_row(source: Source, item: Item) -> Row:
+    row = Row(item.key, item.version, item.size_bytes, digest=item.digest)
+    if item.problem:
+        return row._replace(problem=item.problem)
+    try:
+        size = item.size or _probe(source, item)
+    except DataError as error:
+        return row._replace(problem=str(error))
+    return row._replace(width=size.width, height=size.height)
+
+
+def _probe(source: Source, item: Item) -> Size:
+    if PurePosixPath(item.key).suffix.lower() not in IMAGE_SUFFIXES:
+        raise images.Unreadable("pictures of this kind are not read; save it as PNG or JPEG")
+    if item.version and not item.size_bytes:
+        raise images.Unreadable("the file is empty (0 bytes)")
+    try:
+        with source.open(item.key) as file:
+            return images.probe(file)
+    except OSError as error:
+        raise images.Unreadable(f"it cannot be opened ({(error.strerror or str(error)).lower()})") from error
+
+
+def _with_captions(table: pa.Table, pictures: Sequence[Item]) -> pa.Table:
+    """The columns with the captions that the source itself gives now."""
+    import pyarrow as pa
+
+    field = table.schema.field("captions")
+    column = pa.array([item.captions for item in pictures], field.type)
+    return table.set_column(table.schema.get_field_index("captions"), field, column)
+
+
+def _stem(key: str) -> str:
+    return key[: key.rfind(".")]
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+_TELL_EVERY = 100

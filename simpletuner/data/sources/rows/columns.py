@@ -1,0 +1,95 @@
+"""Which columns of a data set say what, checked against the columns that there are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
+
+from simpletuner.errors import DataError
+
+if TYPE_CHECKING:
+    from datasets import Dataset, Features
+
+
+@dataclass(frozen=True)
+class Columns:
+    """The columns with images, and with what is known about them; `a.b` is the part `b` of the column `a`."""
+
+    image: str | None = None
+    """The only column with images unless given."""
+    captions: tuple[str, ...] = ()
+    """What all of them say are alternatives."""
+    fallbacks: tuple[str, ...] = ()
+    """Asked in turn for rows without a caption."""
+    width: str | None = None
+    height: str | None = None
+    others: tuple[str, ...] = ()
+    """What a filter looks at."""
+
+    @property
+    def texts(self) -> tuple[str, ...]:
+        """All columns that hold text or numbers."""
+        sizes = (name for name in (self.width, self.height) if name)
+        return tuple(dict.fromkeys([*self.captions, *self.fallbacks, *sizes, *self.others]))
+
+
+def settled(columns: Columns, dataset: Dataset, name: str) -> Columns:
+    """The same with the columns that nobody named; one DataError tells of every name that is wrong."""
+    features = dataset.features
+    known = set(_paths(features))
+    wrong = [path for path in (columns.image, *columns.texts) if path and path not in known]
+    if wrong:
+        raise DataError(f"data set {name} has no {_named(wrong)}; its columns are {', '.join(features)}.")
+    image = columns.image or _only_image(features, name)
+    if not _holds_images(features, image):
+        raise DataError(f"column '{image}' of data set {name} holds no images. {_images_of(features)}")
+    captions = columns.captions or tuple(path for path in _USUAL_CAPTIONS if path in known)[:1]
+    return replace(columns, image=image, captions=captions)
+
+
+def labels(dataset: Dataset) -> Mapping[str, list[str]]:
+    """The columns that hold the number of a word, each with its words."""
+    from datasets import ClassLabel
+
+    return {name: list(kind.names) for name, kind in dataset.features.items() if isinstance(kind, ClassLabel)}
+
+
+def _paths(kinds: Mapping[str, object], before: str = "") -> Iterator[str]:
+    """Every column, and every part of columns that hold objects."""
+    for name, kind in kinds.items():
+        yield before + name
+        if isinstance(kind, Mapping):
+            yield from _paths(kind, f"{before}{name}.")
+
+
+def _only_image(features: Features, name: str) -> str:
+    found = [column for column in features if _holds_images(features, column)]
+    usual = [column for column in _USUAL_IMAGES if column in found]
+    if usual or len(found) == 1:
+        return (usual or found)[0]
+    raise DataError(f"data set {name}: set image_column. {_images_of(features)}")
+
+
+def _holds_images(features: Features, column: str) -> bool:
+    """Whether files are kept in the column: as images, or as bare bytes."""
+    from datasets import Image, Value
+
+    kind = features.get(column)
+    return isinstance(kind, Image) or (isinstance(kind, Value) and kind.dtype in {"binary", "large_binary"})
+
+
+def _images_of(features: Features) -> str:
+    found = [column for column in features if _holds_images(features, column)]
+    if found:
+        return f"The columns with images are {', '.join(found)}."
+    return f"It has none with images; its columns are {', '.join(features)}. For addresses of images, use type csv."
+
+
+def _named(columns: Iterable[str]) -> str:
+    names = [f"'{name}'" for name in columns]
+    return f"column {names[0]}" if len(names) == 1 else f"columns {' and '.join(names)}"
+
+
+_USUAL_IMAGES = ("image", "jpg", "png", "webp")
+_USUAL_CAPTIONS = ("caption", "text", "captions", "prompt", "description")

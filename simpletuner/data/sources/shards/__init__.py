@@ -1,0 +1,1 @@
+"""Images in tar shards (WebDataset), which are read by range and never unpacked."""
