@@ -21,11 +21,12 @@ from safetensors.torch import save_file
 from simpletuner.caching.latents import LatentCache
 from simpletuner.caching.prompts import PromptCache
 from simpletuner.caching.tensors import TensorCache
-from simpletuner.data.dataset import Dataset, open_all
+from simpletuner.data.dataset import Dataset
+from simpletuner.data.opening import open_all
 from simpletuner.data.options import DataDefaults
 from simpletuner.data.sources import Local
 from simpletuner.models.families import FAMILIES
-from simpletuner.models.family import Compute, LatentCodec, TextEncoder
+from simpletuner.models.family import Compute, LatentCodec, TextEncoder, TextSettings
 from simpletuner.progress import Recorded
 from simpletuner.storage.local import LocalStore
 
@@ -56,7 +57,9 @@ def main() -> None:
         with family.codec(weights, compute, tiling=False, slicing=False) as codec:
             images = Images.drawn(folder, options, codec)
             _print("pictures", options.images, setting.taking_turns(images.ways(), options.repeats))
-        with family.text_encoder(weights, ("no_change", "no_change"), options.tokens, compute) as encode:
+        with family.text_encoder(
+            weights, TextSettings(("no_change", "no_change"), options.tokens, "unmodified"), compute
+        ) as encode:
             texts = Texts(folder, [f"red circle {one}" for one in range(options.captions)], encode)
             _print("captions", options.captions, setting.taking_turns(texts.ways(), options.repeats))
 
@@ -94,9 +97,10 @@ class Images:
             resolution=options.resolution,
             aspect_bucket_rounding=1,
         )
-        (dataset,) = open_all(
+        opened = open_all(
             [entry], DataDefaults(), train_batch_size=1, cache=folder / "scan", seed=1, reporter=Recorded()
         )
+        (dataset,) = opened.training
         return Images(folder, dataset, list(_batches(dataset, options.batch_size)), codec)
 
     def ways(self) -> Mapping[str, Callable[[], setting.Time]]:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from types import UnionType
 from typing import Annotated, Any, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
-from pydantic import SecretStr
+from pydantic import SecretStr, WithJsonSchema
 from pydantic.fields import FieldInfo
 
 from simpletuner import legacy
 from simpletuner.config import SECTIONS
+from simpletuner.data.generators import GENERATORS, Generator
 from simpletuner.data.options import DataDefaults
 from simpletuner.data.sources import CACHES, SOURCES, DataBackend, Embeds
 from simpletuner.schema import Choice, NoEffect, NotYet, Section, choice_of, marks
@@ -54,12 +55,13 @@ def options_tables() -> str:
 
 
 def dataloader_tables() -> str:
-    """The keys that all data sets share, those of each type, and the defaults in the config file."""
+    """The keys that all data sets share, those of each type and generator, and the defaults in the config file."""
     shared = ("Keys of every data set", "Entries with images, of whatever type.", DataBackend)
     caches = ("Keys of every cache", "Entries with `dataset_type` " + _names(CACHES) + ".", Embeds)
     parts = [_table(title, said, section.model_fields) for title, said, section in (shared, caches)]
     parts += [_own_keys("type", name, section, DataBackend) for name, section in SOURCES.images.items()]
     parts += [_own_keys("dataset_type", name, section, Embeds) for name, section in CACHES.items()]
+    parts += [_all_generators(), *(_generator(section, names) for section, names in _generators().items())]
     said = _first_line(DataDefaults) + " These are written in the config file."
     return "\n\n".join([*parts, _table("Defaults in the config file", said, DataDefaults.model_fields)])
 
@@ -74,6 +76,27 @@ def _own_keys(key: str, name: str, section: type[Section], base: type[Section]) 
     fields = {option: field for option, field in section.model_fields.items() if option not in base.model_fields}
     title = f'`"{key}": "{name}"`'
     return _table(title, said, fields) if fields else f"## {title}\n\n{said} It has no further keys."
+
+
+def _all_generators() -> str:
+    said = "What the entries of `conditioning` can make; their keys stand beside `type`, or in `params`."
+    later = (f"Not served yet: {names}: {advice}." for advice, names in _later(GENERATORS))
+    return "\n\n".join(["## Keys of generators", said, *later])
+
+
+def _generators() -> Mapping[type[Generator], Sequence[str]]:
+    """Each generator with all of its names."""
+    found: dict[type[Generator], list[str]] = {}
+    for name, section in GENERATORS.items():
+        found.setdefault(section, []).append(name)
+    return found
+
+
+def _generator(section: type[Generator], names: Sequence[str]) -> str:
+    others = " and ".join(f"`{name}`" for name in names[1:])
+    needs = "".join(f" Needs the module `{module}`: `{remedy}`." for module, remedy in section.needs.items())
+    said = f"{_first_line(section)} Also called {others}. Mostly used as `{section.usual}`.{needs}"
+    return _table(f'`"conditioning": {{"type": "{names[0]}"}}`', said, section.model_fields)
 
 
 def _first_line(section: type[Section]) -> str:
@@ -140,7 +163,9 @@ def state_of(field: FieldInfo) -> str:
 def type_of(field: FieldInfo) -> str:
     """What may be written, such as "whole number, at least 1"."""
     limits = [said for mark in field.metadata for said in _limit(mark)]
-    return ", ".join([_kind(field.annotation, is_choice=choice_of(field) is not None), *limits])
+    written = next((mark.json_schema for mark in field.metadata if isinstance(mark, WithJsonSchema)), None)
+    kind = _kind(field.annotation, is_choice=choice_of(field) is not None) if written is None else _kind_in(written)
+    return ", ".join([kind, *limits])
 
 
 def _limit(mark: object) -> Iterator[str]:
@@ -163,12 +188,28 @@ def _kind(annotation: Any, *, is_choice: bool = False) -> str:
         kinds = (_kind(part, is_choice=is_choice) for part in parts if part is not type(None))
         return " or ".join(dict.fromkeys(kinds))
     if origin is tuple:
-        return f"list of {_kind(parts[0], is_choice=is_choice)}"
-    if origin is Mapping or (isinstance(annotation, type) and issubclass(annotation, Section)):
+        count = "" if Ellipsis in parts else f"{len(parts)} "
+        return f"list of {count}{_several(_kind(parts[0], is_choice=is_choice))}"
+    if origin is Mapping:
+        return "object" if parts[1] is Any else f"object of {_several(_kind(parts[1]))}"
+    if isinstance(annotation, type) and issubclass(annotation, Section):
         return "object"
     if is_choice and annotation is str:
         return "one of these"
     return _KINDS[annotation]
+
+
+def _kind_in(schema: Mapping[str, Any]) -> str:
+    """The same words for an option that is written in another form than it has afterwards."""
+    if "anyOf" in schema:
+        return " or ".join(dict.fromkeys(_kind_in(one) for one in schema["anyOf"]))
+    if schema["type"] == "array":
+        return f"list of {_several(_kind_in(schema['items']))}"
+    return _JSON_KINDS[schema["type"]]
+
+
+def _several(kind: str) -> str:
+    return " or ".join(_PLURALS.get(one, one) for one in kind.split(" or "))
 
 
 _KINDS: Mapping[Any, str] = {
@@ -179,6 +220,23 @@ _KINDS: Mapping[Any, str] = {
     float: "number",
     int: "whole number",
     str: "text",
+}
+
+_JSON_KINDS = {
+    "boolean": "true or false",
+    "integer": "whole number",
+    "number": "number",
+    "object": "object",
+    "string": "text",
+}
+
+_PLURALS = {
+    "number": "numbers",
+    "object": "objects",
+    "one of these": "these",
+    "path": "paths",
+    "text": "texts",
+    "whole number": "whole numbers",
 }
 
 

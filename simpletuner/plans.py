@@ -19,7 +19,7 @@ from simpletuner.models.adapters import lora
 from simpletuner.models.adapters.presets import PRESETS
 from simpletuner.models.assemble import Assembly
 from simpletuner.models.families import FAMILIES
-from simpletuner.models.family import Compute, Family, LatentCodec, TextEncoder, Weights
+from simpletuner.models.family import Compute, Family, LatentCodec, TextEncoder, TextSettings, Weights
 from simpletuner.models.sources import fingerprint
 from simpletuner.models.tread import Route
 from simpletuner.training import checkpoint, optimizers
@@ -89,24 +89,26 @@ def codec(config: RunConfig, runtime: Runtime) -> Callable[[], AbstractContextMa
 
 def text_encoder(config: RunConfig, runtime: Runtime) -> Callable[[], AbstractContextManager[TextEncoder]]:
     """Opens the text encoders."""
-    return partial(family(config).text_encoder, config.model.weights(), *text_settings(config), runtime.compute)
+    return partial(family(config).text_encoder, config.model.weights(), text_settings(config), runtime.compute)
 
 
-def text_settings(config: RunConfig) -> tuple[tuple[str, str], int | None]:
-    """The precisions of both text encoders, and how many tokens of a caption count."""
+def text_settings(config: RunConfig) -> TextSettings:
+    """How captions are encoded."""
     precisions = (config.precision.text_encoder_1_precision, config.precision.text_encoder_2_precision)
-    return precisions, config.objective.tokenizer_max_length
+    return TextSettings(precisions, config.objective.tokenizer_max_length, config.objective.t5_padding)
 
 
 def text_recipe(config: RunConfig, runtime: Runtime) -> str:
     """What decides how captions are encoded besides their words."""
-    return f"{family(config).text_recipe(config.model.weights(), *text_settings(config))}/{runtime.compute.dtype}"
+    return f"{family(config).text_recipe(config.model.weights(), text_settings(config))}/{runtime.compute.dtype}"
 
 
 def latent_recipe(config: RunConfig, runtime: Runtime) -> str:
     """What decides how images are encoded besides their pixels."""
-    tiled = "/tiled" if config.memory.vae_enable_tiling else ""
-    return f"{family(config).latent_recipe(config.model.weights())}/{codec_compute(config, runtime).dtype}{tiled}"
+    parts = [family(config).latent_recipe(config.model.weights()), str(codec_compute(config, runtime).dtype)]
+    parts += ["tiled"] if config.memory.vae_enable_tiling else []
+    parts += ["sample"] if config.data_defaults.vae_cache_mode == "sample" else []
+    return "/".join(parts)
 
 
 def name_of_base(config: RunConfig, runtime: Runtime) -> str:

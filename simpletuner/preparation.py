@@ -55,8 +55,8 @@ def prepare(config: RunConfig, runtime: Runtime, reporter: Reporter) -> Prepared
     return Prepared(usable.training, usable.evaluation, latents, texts, shots, config.model.weights())
 
 
-def open_data(config: RunConfig, reporter: Reporter) -> Opened:
-    """Scan every data set of a run, and say what was found."""
+def open_data(config: RunConfig, reporter: Reporter, *, allows_silence: bool = False) -> Opened:
+    """Scan every data set of a run, and say what was found; images without a caption may be let through."""
     return open_all(
         config.data,
         config.data_defaults,
@@ -66,6 +66,7 @@ def open_data(config: RunConfig, reporter: Reporter) -> Opened:
         seed=config.run.seed or 0,
         reporter=reporter,
         caption_dropout=config.objective.caption_dropout_probability,
+        allows_silence=allows_silence,
     )
 
 

@@ -92,13 +92,12 @@ def _every_block(config: RunConfig) -> Iterator[Problem]:
 
 def _conditions(config: RunConfig) -> Iterator[Problem]:
     """Conditioning data sets that nothing in the model can take."""
-    flavour = config.model.model_flavour or "krea"
     for entry in expand(config.data)[0]:
         if isinstance(entry, DataBackend) and entry.conditioning_type in _TAKEN_BY:
             yield Problem(
                 where(entry, "conditioning_type"),
-                f"'{entry.conditioning_type}' is for {_TAKEN_BY[entry.conditioning_type]}, which is not served yet, "
-                f"and {flavour} takes none; set disabled, or use it as a mask",
+                f"'{entry.conditioning_type}' is for {_TAKEN_BY[entry.conditioning_type]}, which is not served yet; "
+                f"leave these images out",
             )
 
 
@@ -119,6 +118,10 @@ def remarks(config: RunConfig) -> Iterator[str]:
     """What has no effect as the options stand together."""
     options = config.validation
     is_measured = options.eval_steps_interval is not None or options.eval_epoch_interval is not None
+    has_data = any(isinstance(entry, DataBackend) and entry.dataset_type == "eval" for entry in config.data)
+    for option in ("num_eval_images", "eval_timesteps", "eval_dataset_pooling"):
+        if not has_data and options.__dict__[option] != type(options).model_fields[option].default:
+            yield f"{option} has no effect: there is no data set of dataset_type eval"
     for entry in config.data:
         is_eval = isinstance(entry, DataBackend) and entry.dataset_type == "eval"
         if is_eval and (options.eval_loss_disable or not is_measured):

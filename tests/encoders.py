@@ -40,7 +40,7 @@ class Shades:
         """One shade of grey in the size of the bucket."""
         if record.key in self.broken:
             raise Unreadable(f"{self.source.name(record.key)}: it is damaged")
-        shade = int(record.key.partition(".")[0])
+        shade = int(record.key.partition(".")[0]) if record.key[0].isdigit() else 0
         return Image.new("RGB", record.placement.bucket, (shade, shade, shade))
 
 

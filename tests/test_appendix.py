@@ -7,7 +7,7 @@ import pytest
 
 from simpletuner.config import Reading, load, read
 from simpletuner.data.checks import check_entries
-from simpletuner.data.entries import missing_folders, read_entries, remarks
+from simpletuner.data.entries import read_entries
 from simpletuner.data.options import DataDefaults
 from simpletuner.errors import ConfigError
 from simpletuner.selection import Selection
@@ -15,7 +15,6 @@ from simpletuner.training.prompts import library
 
 APPENDIX = Path(__file__).parent / "appendix"
 DATA_FILES = sorted((APPENDIX / "config").rglob("multidatabackend*"))
-FROM_THE_HUB = "save its images to a folder, with a .txt file for each caption, and use type local"
 
 UNSERVED = {
     "config/examples/flux.peft-lora/config.json": [],
@@ -68,10 +67,10 @@ def test_the_plain_lora_examples_load_as_they_are_with_local_images(name: str, l
 
 
 @pytest.mark.parametrize("name", [name for name in UNSERVED if "examples" in name])
-def test_their_data_file_is_found_and_its_images_on_the_hub_are_refused_with_advice(name: str) -> None:
+def test_their_data_file_is_found_and_only_what_the_model_cannot_take_yet_is_refused(name: str) -> None:
     problems = [str(problem) for problem in reading(name).problems]
     assert problems[: len(UNSERVED[name])] == UNSERVED[name]
-    assert [problem for problem in problems if problem.endswith(FROM_THE_HUB)] == problems[len(UNSERVED[name]) :]
+    assert all("_conditioning_" in problem for problem in problems[len(UNSERVED[name]) :])
 
 
 def test_an_older_key_is_understood_with_a_notice(local_data: str) -> None:
@@ -83,7 +82,7 @@ def test_an_older_key_is_understood_with_a_notice(local_data: str) -> None:
 def test_options_without_effect_are_named_with_the_reason(local_data: str) -> None:
     told = reading("config/examples/flux.peft-lora/config.json", local_data).notices
     assert any(notice.startswith("disable_bucket_pruning has no effect: every bucket is used") for notice in told)
-    assert "num_eval_images has no effect: there are no eval data sets yet" in told
+    assert "num_eval_images has no effect: there is no data set of dataset_type eval" in told
 
 
 def test_a_nested_object_survives(local_data: str) -> None:
@@ -119,10 +118,10 @@ def test_a_shell_file_beside_a_config_is_read(local_data: str) -> None:
 @pytest.mark.parametrize(
     "path", [path for path in DATA_FILES if path.parent.name == "examples"], ids=lambda path: path.stem
 )
-def test_a_data_set_on_the_hub_is_known_in_every_key_and_refused_as_a_whole(path: Path) -> None:
+def test_a_data_set_on_the_hub_is_served_as_it_is(path: Path) -> None:
     entries, found = read_entries(json.loads(path.read_text()), placeholders={"model_family": "flux"})
     assert found == []
-    assert [str(one).partition("; ")[2] for one in check_entries(entries, DataDefaults())] == [FROM_THE_HUB]
+    assert check_entries(entries, DataDefaults()) == []
     assert {entry.cache_dir for entry in entries if entry.dataset_type == "text_embeds"} == {Path("cache/text/flux")}
 
 
@@ -134,15 +133,11 @@ def test_one_folder_at_two_sizes_with_and_without_crop_is_four_data_sets() -> No
     assert len(entries) == 5
 
 
-def test_a_sketch_of_every_key_is_read_and_only_what_is_not_served_yet_is_refused() -> None:
+def test_a_sketch_of_every_key_is_read_and_served() -> None:
     raw = json.loads((APPENDIX / "config/multidatabackend.json.example").read_text())
     entries, found = read_entries(raw)
-    refused = check_entries(entries, DataDefaults())
     assert found == []
-    assert [problem.where for problem in refused] == [
-        "data set 'something-special-to-remember-by' › vae_cache_clear_each_epoch",
-        "data set 'another-special-name' › type",
-    ]
+    assert check_entries(entries, DataDefaults()) == []
 
 
 def test_placeholders_left_in_a_sketch_are_all_named_at_once() -> None:

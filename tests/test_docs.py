@@ -7,10 +7,12 @@ from pathlib import Path
 import pytest
 
 from simpletuner.config import OWNER, SECTIONS
-from simpletuner.data.sources import SOURCES
-from simpletuner.docs import json_schema, option_text, rendered
+from simpletuner.data.generators import GENERATORS, Generator, JpegArtifacts, RandomMasks
+from simpletuner.data.sources import SOURCES, DataBackend, HuggingFace
+from simpletuner.data.sources.huggingface import RowFilter
+from simpletuner.docs import json_schema, option_text, rendered, type_of
 from simpletuner.legacy import INVERTED, RENAMED
-from simpletuner.schema import choice_of
+from simpletuner.schema import Section, choice_of
 
 FIELDS = {name: field for section in SECTIONS.values() for name, field in section.model_fields.items()}
 
@@ -33,6 +35,40 @@ def test_an_option_is_on_its_page_with_a_full_sentence(root: Path, name: str) ->
 @pytest.mark.parametrize("name", sorted({name for section in SOURCES.values() for name in section.model_fields}))
 def test_an_option_of_a_data_set_is_on_its_page(root: Path, name: str) -> None:
     assert f"`{name}`" in (root / "documentation" / "DATALOADER.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("name", [*GENERATORS, *GENERATORS.later])
+def test_a_generator_is_on_the_page_under_each_of_its_names(root: Path, name: str) -> None:
+    page = (root / "documentation" / "DATALOADER.md").read_text(encoding="utf-8")
+    part = page.partition("## Keys of generators")[2]
+    assert f'`"conditioning": {{"type": "{name}"}}`' in part or f"`{name}`" in part
+
+
+@pytest.mark.parametrize("section", dict.fromkeys(GENERATORS.values()), ids=lambda section: section.name)
+def test_an_option_of_a_generator_is_on_its_page_with_a_full_sentence(root: Path, section: type[Generator]) -> None:
+    page = (root / "documentation" / "DATALOADER.md").read_text(encoding="utf-8")
+    table = page.partition(f'"conditioning": {{"type": "{section.name}"}}')[2].partition("\n## ")[0]
+    for name, field in section.model_fields.items():
+        assert f"| `{name}` |" in table
+        assert re.fullmatch(r"[A-Z].{8,}\.", field.description or ""), name
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "said"),
+    [
+        (DataBackend, "resolution", "number, above 0"),
+        (DataBackend, "crop_aspect_buckets", "list of numbers or objects"),
+        (DataBackend, "conditioning_data", "list of texts"),
+        (DataBackend, "conditioning", "list of objects"),
+        (DataBackend, "caption_pipeline", "object"),
+        (HuggingFace, "dataset_name", "text"),
+        (RowFilter, "quality_thresholds", "object of numbers"),
+        (JpegArtifacts, "quality_range", "list of 2 whole numbers"),
+        (RandomMasks, "mask_types", "list of these"),
+    ],
+)
+def test_what_may_be_written_is_said_in_plain_words(section: type[Section], name: str, said: str) -> None:
+    assert type_of(section.model_fields[name]) == said
 
 
 def test_every_choice_has_a_meaning_and_every_refused_one_an_advice() -> None:

@@ -1,14 +1,15 @@
 """Every config that comes along can be used as it is."""
 
 import json
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from simpletuner.config import Reading, read
+from simpletuner.config import DEMO_VARIABLES, Reading, read
 from simpletuner.data.checks import check_entries
-from simpletuner.data.entries import missing_folders, read_entries, remarks
+from simpletuner.data.entries import read_entries, remarks
 from simpletuner.data.options import DataDefaults
 from simpletuner.training.prompts import library
 
@@ -38,9 +39,24 @@ def test_there_are_examples_and_templates() -> None:
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.parent.name)
 def test_an_example_loads_without_a_problem_or_a_notice(path: Path) -> None:
-    found = read(path, environment={}, folder=ROOT)
+    found = read(path, environment=variables(path.parent), folder=ROOT)
     assert (found.problems, found.notices) == ((), ())
     assert (path.parent / "README.md").is_file()
+
+
+def variables(folder: Path) -> dict[str, str]:
+    """The environment variables that the files of an example name, each set to something."""
+    texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.json")]
+    named = {name for text in texts for name in re.findall(r"\{env:(\w+)\}", text)} - DEMO_VARIABLES.keys()
+    return {name: "https://s3.example.com" if "ENDPOINT" in name else "set" for name in sorted(named)}
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.parent.name)
+def test_a_description_names_every_variable_and_folder_of_its_example(path: Path) -> None:
+    said = (path.parent / "README.md").read_text(encoding="utf-8")
+    entries = json.loads((path.parent / "multidatabackend.json").read_text(encoding="utf-8"))
+    folders = {entry["instance_data_dir"] for entry in entries if "instance_data_dir" in entry}
+    assert [name for name in {*variables(path.parent), *folders} if name not in said] == []
 
 
 def test_the_template_loads_with_the_files_it_names(checkout: Path) -> None:

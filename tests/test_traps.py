@@ -86,7 +86,6 @@ def test_routes_may_be_an_object_json_text_or_a_python_literal(folder: Path, val
         ({"quantization_config": {"load_in_4bit": True}}, "load_in_4bit"),
         ({"publishing_config": {"provider": "s3"}}, "publishing_config: {'provider': 's3'} is not served yet"),
         ({"webhook_config": [{"webhook_type": "raw"}]}, "webhook_config: [{'webhook_type': 'raw'}] is not served yet"),
-        ({"max_upscale_threshold": 0.2}, "max_upscale_threshold: 0.2 is not served yet"),
         ({"validation_resol": 512}, "there is no option of this name; did you mean 'validation_resolution'?"),
         ({"optimizer": "dadaptation"}, "no optimizer is called 'dadaptation'"),
         ({"optimizer": "adamw8bit"}, "no optimizer is called 'adamw8bit'; did you mean"),

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from simpletuner.caching import old
 from simpletuner.caching.tensors import TensorCache
 from simpletuner.data.images import Unreadable
 from simpletuner.data.items import Record
@@ -111,12 +113,33 @@ def prepared(image: WantedImage) -> Tensor | Unreadable | None:
 
 
 def pixels(dataset: Pictures, record: Record) -> Tensor:
-    """Pixels in -1..1 with shape (3, height, width)."""
+    """Pixels in -1..1 with shape (height, width, 3)."""
     import numpy as np
     import torch
 
-    picture = torch.from_numpy(np.array(dataset.image(record)))
-    return picture.permute(2, 0, 1).float().div_(127.5).sub_(1).contiguous()
+    return torch.from_numpy(np.array(dataset.image(record))).float().div_(127.5).sub_(1)
 
 
+def batch(prepared: Sequence[Tensor]) -> Tensor:
+    """Images of one size as a batch with shape (batch, 3, height, width).
+
+    In memory the channels stay last: convolutions take a third less time so.
+    """
+    import torch
+
+    return torch.stack(list(prepared)).permute(0, 3, 1, 2)
+
+
+def old_places(images: Sequence[WantedImage]) -> list[str]:
+    """The folders in which other programs have left what they encoded, as far as a short look shows."""
+    caches = dict.fromkeys(cache for image in images for cache in image.homes)
+    found = [cache.store.name for cache in caches if cache.holds_old_files()]
+    for image in images[:_LOOKED_AT]:
+        folder = image.dataset.source.name("")
+        if old.kohya_latents(Path(folder), image.record.key, *image.record.size).is_file():
+            found.append(folder)
+    return list(dict.fromkeys(found))
+
+
+_LOOKED_AT = 64
 _MOST_NAMED = 10

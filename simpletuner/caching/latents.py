@@ -16,8 +16,20 @@ from contextlib import ExitStack
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
+from simpletuner.caching import old
 from simpletuner.caching.filling import Group, Writer, ahead, grouped
-from simpletuner.caching.images import Broken, BrokenImages, Codec, OpenCodec, Pictures, WantedImage, pixels, prepared
+from simpletuner.caching.images import (
+    Broken,
+    BrokenImages,
+    Codec,
+    OpenCodec,
+    Pictures,
+    WantedImage,
+    batch,
+    old_places,
+    pixels,
+    prepared,
+)
 from simpletuner.caching.naming import Reasons
 from simpletuner.caching.tensors import TensorCache
 from simpletuner.data.images import Unreadable
@@ -78,6 +90,8 @@ class LatentCache:
             return {}
         if only is None:
             reporter.report(Notice(f"image latents: {self.why()}"))
+            for place in old_places([image for group in groups for image in group.members]):
+                reporter.report(Notice(old.notice(place)))
         reporter.report(StageStarted("image latents", sum(len(group.members) for group in groups)))
         with codec() as opened:
             return self._encode_all(groups, opened, reporter)
@@ -169,11 +183,9 @@ class LatentCache:
     def _encoded(
         self, group: Group[WantedImage], ready: Sequence[tuple[WantedImage, Tensor]], codec: Codec
     ) -> Iterator[tuple[WantedImage, dict[str, Tensor]]]:
-        import torch
-
         if not ready:
             return
-        found = codec.encode(torch.stack(group.filled([pixels for _, pixels in ready])))
+        found = codec.encode(batch(group.filled([pixels for _, pixels in ready])))
         for number, (image, _) in enumerate(ready):
             name = image.dataset.source.name(image.record.key)
             yield image, self._kept(found.mean[number], found.std[number], image.key, name)
@@ -183,7 +195,7 @@ class LatentCache:
         if self._codec is None:
             assert self._demand is not None, "fill comes first"
             self._codec = self._open.enter_context(self._demand())
-        found = self._codec.encode(pixels(self._datasets[dataset], record)[None])
+        found = self._codec.encode(batch([pixels(self._datasets[dataset], record)]))
         kept = self._kept(found.mean[0], found.std[0], key, self._datasets[dataset].source.name(record.key))
         cache.put(key, kept)
         return kept

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import pickle
 import re
 import zipfile
 import zlib
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 
 OLD_FILE = re.compile(r"(?:.*/)?(?:[0-9a-f]{64}\.pt|[0-9a-f]{32}-flux\.pt|.*_flux(?:_te)?\.npz)")
 """The names that these files have."""
+
+
+def notice(place: str) -> str:
+    """What is said of a folder with such files in an ordinary run."""
+    return (
+        f"{place} holds files that SimpleTuner or sd-scripts has encoded; they are not used, because nothing in their "
+        f"names tells whether they still fit. `simpletuner cache import {place}` takes over those that do"
+    )
 
 
 class Refused(Exception):
@@ -108,8 +117,6 @@ def read_kohya_text(path: Path) -> OldText:
 
 def _loaded(path: Path) -> Any:
     """What a .pt file holds: anything at all, but no code."""
-    import pickle
-
     import torch
 
     try:

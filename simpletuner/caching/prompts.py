@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from typing import TYPE_CHECKING, Protocol
 
+from simpletuner.caching import old
 from simpletuner.caching.filling import Writer, grouped
 from simpletuner.caching.naming import Reasons
 from simpletuner.caching.tensors import TensorCache
@@ -65,6 +66,9 @@ class PromptCache:
             return
         if only is None:
             reporter.report(Notice(f"text embeddings: {self.why()}"))
+            for cache in dict.fromkeys(self._homes[prompt] for prompt in sorted(missing)):
+                if cache.holds_old_files():
+                    reporter.report(Notice(old.notice(cache.store.name)))
         reporter.report(StageStarted("text embeddings", len(missing)))
         shapes = {prompt: "" for prompt, cache in self._homes.items() if not cache.on_demand}
         with encoder() as encode, Writer() as writer:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from simpletuner.caching.entries import DamagedBytes, check, packed, unpacked
 from simpletuner.caching.naming import Name, Reasons, hash_of_content, hash_of_plan, hash_of_recipe, parsed, reasons
+from simpletuner.caching.old import OLD_FILE
 from simpletuner.caching.recent import RecentStore
 from simpletuner.errors import DataError
 from simpletuner.storage.store import Store
@@ -46,6 +47,7 @@ class TensorCache:
         self._listing = threading.Lock()
         self._known: set[str] | None = None
         self._empty: set[str] = set()
+        self._has_old = False
 
     def key(self, content: str, plan: str = "") -> str:
         """The name of the entry for this content (a digest of an image, or a text) under this plan for its pixels."""
@@ -106,6 +108,11 @@ class TensorCache:
         """Whether the entry is there at this moment: another process may have made it."""
         return key not in self._empty and key in self.store
 
+    def holds_old_files(self) -> bool:
+        """Whether SimpleTuner or sd-scripts has left files of its own here."""
+        self._entries()
+        return self._has_old
+
     def forget_listing(self) -> None:
         """Look into the store again before the next answer: it was changed by somebody else."""
         self._known = None
@@ -113,7 +120,12 @@ class TensorCache:
     def _entries(self) -> set[str]:
         with self._listing:
             if self._known is None:
-                sizes = {entry.key: entry.size for entry in self.store.entries() if parsed(entry.key)}
+                sizes = {}
+                for entry in self.store.entries():
+                    if parsed(entry.key):
+                        sizes[entry.key] = entry.size
+                    elif not self._has_old:
+                        self._has_old = OLD_FILE.fullmatch(entry.key) is not None
                 self._known = {key for key, size in sizes.items() if size}
                 self._empty = sizes.keys() - self._known
             return self._known

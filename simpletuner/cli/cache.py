@@ -6,8 +6,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
-from rich.console import Console as Terminal
-from rich.table import Table
 
 from simpletuner.caching import upkeep
 from simpletuner.caching.importing import Imported, import_latents
@@ -30,12 +28,12 @@ def command() -> None:
 @command.command("build", context_settings=PASS_ON)
 @selecting
 def build(config: str | None, env: str | None, example: str | None, overrides: tuple[str, ...]) -> None:
-    """Encode every image and caption of a config that is not encoded yet, without training."""
+    """Encode what is missing, without training."""
     with look(config, env, example, overrides, only=None) as caches:
         for place in caches.places():
             found = upkeep.tally(place)
             left = f", {found.missing:,} are left until they are needed" if found.missing else ""
-            click.echo(f"{found.name}: {found.needed:,} entries are ready{left}")
+            click.echo(f"{found.name}: {_entries(found.needed)} ready{left}")
 
 
 @command.command("verify", context_settings=PASS_ON)
@@ -44,9 +42,9 @@ def build(config: str | None, env: str | None, example: str | None, overrides: t
 def verify(
     config: str | None, env: str | None, example: str | None, overrides: tuple[str, ...], no_rebuild: bool
 ) -> None:
-    """Read every entry of the caches of a config, and make exactly the damaged ones anew.
+    """Find damaged entries and make exactly these anew.
 
-    The exit code is 1 when damaged entries remain.
+    Every entry of the caches is read, to the last bit. The exit code is 1 when damaged entries remain.
     """
     with look(config, env, example, overrides, only=nothing) as caches:
         damaged = [(place, _damaged(place, caches.reporter)) for place in caches.places()]
@@ -55,7 +53,7 @@ def verify(
         click.echo("Every entry is whole.")
         return
     if no_rebuild:
-        click.echo(f"{count:,} damaged; run it without --no-rebuild to make them anew.")
+        click.echo(f"{_entries(count)} damaged; run it without --no-rebuild to make anew what is damaged.")
         raise click.exceptions.Exit(1)
     for place, found in damaged:
         for key in found:
@@ -77,33 +75,33 @@ def _damaged(place: Place, reporter: Reporter) -> dict[str, str]:
 def _tell_rebuilt(places: Sequence[Place], lost: frozenset[str]) -> None:
     made = sum(key in place.needed and key in place.store for place in places for key in lost)
     needed = sum(key in place.needed for place in places for key in lost)
-    click.echo(f"{made:,} damaged entries were made anew.")
+    click.echo(f"{_entries(made)} made anew.")
     if needed > made:
-        click.echo(f"{needed - made:,} could not be made: their images cannot be read or are encoded on demand.")
+        click.echo(f"{_entries(needed - made)} not made: the images cannot be read or are encoded on demand.")
     if len(lost) > needed:
-        click.echo(f"{len(lost) - needed:,} were taken away: this config does not need them.")
+        click.echo(f"{_entries(len(lost) - needed)} taken away, which this config does not need.")
 
 
 @command.command("stats", context_settings=PASS_ON)
 @selecting
 def stats(config: str | None, env: str | None, example: str | None, overrides: tuple[str, ...]) -> None:
-    """Count what is in the caches of a config, what it needs and what is missing."""
+    """Count what is there, what is needed and what is missing."""
     with look(config, env, example, overrides, only=nothing) as caches:
-        tallies = [upkeep.tally(place) for place in caches.places()]
-        click.echo(f"text embeddings missing: {caches.prompts.why() or 'none'}")
-        click.echo(f"image latents missing: {caches.latents.why() or 'none'}")
-    Terminal(highlight=False).print(_table(tallies))
+        for place in caches.places():
+            click.echo(_table(upkeep.tally(place)))
+        for what, why in (("captions", caches.prompts.why()), ("images", caches.latents.why())):
+            click.echo(f"{what} that are missing: {why if why.total else 'none'}")
 
 
-def _table(tallies: Sequence[Tally]) -> Table:
-    table = Table("cache", "holds", title="Caches of this config", title_justify="left")
-    for column in ("entries", "size", "needed", "missing", "not needed", "other files"):
-        table.add_column(column, justify="right")
-    for one in tallies:
-        counts = (one.needed, one.missing, one.surplus, one.foreign)
-        texts = (f"{count:,}" for count in counts)
-        table.add_row(one.name, "\n".join(one.kinds), f"{one.entries:,}", _bytes(one.size), *texts)
-    return table
+def _table(tally: Tally) -> str:
+    rows = [
+        ("needed", tally.needed, _bytes(tally.size - tally.surplus_size)),
+        ("missing", tally.missing, ""),
+        ("not needed", tally.surplus, _bytes(tally.surplus_size)),
+        ("other files", tally.foreign, ""),
+    ]
+    lines = [f"  {name:12}{count:>12,}{size:>14}".rstrip() for name, count, size in rows]
+    return "\n".join([f"{tally.name} ({' and '.join(tally.kinds)})", *lines, ""])
 
 
 @command.command("gc", context_settings=PASS_ON)
@@ -120,7 +118,7 @@ def gc(
     yes: bool,
     others: tuple[str, ...],
 ) -> None:
-    """Find the entries that a config does not need, and delete them with --yes.
+    """Find entries that are not needed; --yes deletes them.
 
     Only entries that this program wrote are ever deleted. When several configs share a cache, name them with --also.
     """
@@ -143,7 +141,7 @@ def _unneeded(place: Place, needed: set[str]) -> list[Entry]:
 
 def _clear(place: Place, entries: Sequence[Entry], *, delete: bool) -> None:
     size = _bytes(sum(entry.size for entry in entries))
-    click.echo(f"{place.store.name}: {len(entries):,} entries are not needed, {size}{'; deleted' if delete else ''}")
+    click.echo(f"{place.store.name}: {_entries(len(entries))} not needed, {size}{'; deleted' if delete else ''}")
     if delete:
         for entry in entries:
             place.store.delete(entry.key)
@@ -157,10 +155,10 @@ def _clear(place: Place, entries: Sequence[Entry], *, delete: bool) -> None:
 def take_over(
     folder: Path, config: str | None, env: str | None, example: str | None, overrides: tuple[str, ...]
 ) -> None:
-    """Take over what SimpleTuner or sd-scripts have encoded, where it still fits.
+    """Take over what other trainers have encoded.
 
     FOLDER is a cache folder of SimpleTuner, or the folder of images that sd-scripts has put its files beside. It is
-    only read. What does not fit is named with the reason, and encoded anew by the next run.
+    only read. What does not fit any more is named with the reason, and encoded anew by the next run.
     """
     with look(config, env, example, overrides, only=nothing) as caches:
         reporter, datasets = caches.reporter, caches.datasets
@@ -187,6 +185,10 @@ def _tell_imported(folder: Path, *found: Imported) -> None:
         click.echo("These latents are one fixed draw of each image; what is encoded here is drawn anew for each use.")
     if not any(one.taken or one.refused for one in found):
         click.echo(f"There is nothing in {folder} that belongs to the images and captions of this config.")
+
+
+def _entries(count: int) -> str:
+    return f"{count:,} {'entry' if count == 1 else 'entries'}"
 
 
 def _bytes(size: float) -> str:

@@ -72,14 +72,17 @@ def report(
 
 def _inspected(reading: Reading, wishes: Wishes, reporter: Reporter) -> Report:
     config = reading.config
-    opened = open_data(config, reporter)
+    for text in reading.notices:
+        reporter.report(Notice(text))
+    opened = open_data(config, reporter, allows_silence=True)
     tokenizers, trouble = _tokenizers(config)
     wishes = replace(wishes, tokenizers=tokenizers, sampling=config.data_defaults.data_backend_sampling)
     found = inspect(opened.whole, plans.cache_folder(config), wishes, reporter)
-    notes = (f"Tokens were not counted: {trouble}",) if trouble else ()
-    for text in (*reading.notices, *notes):
-        reporter.report(Notice(text))
-    return replace(found, notes=notes)
+    if not trouble:
+        return found
+    note = f"Tokens were not counted: {trouble}"
+    reporter.report(Notice(note))
+    return replace(found, notes=(note,))
 
 
 def _tokenizers(config: RunConfig) -> tuple[Tokenizers | None, str]:

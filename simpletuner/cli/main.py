@@ -18,7 +18,7 @@ COMMANDS = {
     "check": "Check a config and show the run it makes, without training.",
     "configure": "Answer a few questions and get a config that works.",
     "examples": "List the examples that come along, or copy one.",
-    "data": "Look at the data sets of a config before training: a table and a page.",
+    "data": "Look at the data sets of a config before training.",
     "cache": "Fill, check or tidy up the caches of a config.",
     "options": "Show every option of a config with its meaning.",
 }

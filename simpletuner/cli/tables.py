@@ -15,9 +15,9 @@ from simpletuner.data.report.page import share
 
 def overview(report: Report) -> Table:
     """One row for each data set, and the batches of an epoch."""
-    table = Table(box=box.SIMPLE_HEAD, show_footer=True)
-    table.add_column("data set", "all", overflow="fold")
-    for name in ("images", "left out", "buckets", "cropped", "alike", "captions", "words"):
+    table = Table(box=box.SIMPLE_HEAD, show_footer=True, pad_edge=False)
+    table.add_column("data set", "all", overflow="fold", min_width=12)
+    for name in ("images", "left out", "buckets", "cropped", "alike", "words"):
         table.add_column(name, justify="right")
     table.add_column("batches", f"{report.batches_per_epoch:,}", justify="right")
     for part in report.parts:
@@ -29,7 +29,6 @@ def overview(report: Report) -> Table:
             f"{len(facts.buckets):,}",
             share(facts.lost),
             f"{part.surplus:,}" if part.was_looked_at else "-",
-            f"{said.captions:,}",
             f"{said.mean_words:.1f}",
             f"{facts.batches:,}",
         )

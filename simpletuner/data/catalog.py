@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
+from posixpath import splitext
 from typing import BinaryIO, NamedTuple
 
 from simpletuner.data import tables
@@ -36,11 +37,12 @@ class Catalogued:
     Names in the table may be paths in the data set, whole paths, or names of files, with or without their ending.
     """
 
-    def __init__(self, source: Source, columns: ParquetColumns) -> None:
-        """Nothing is read here."""
+    def __init__(self, source: Source, columns: ParquetColumns, *, id: str = "") -> None:
+        """Nothing is read here; `id` is the data set, for messages."""
         self.lanes = source.lanes
         self._source = source
         self._given = columns
+        self._id = id
         self._used = bytearray()
         self._shared = 0
 
@@ -55,7 +57,7 @@ class Catalogued:
         """Every image with what the table says about it, and every caption file."""
         self._used, self._shared = bytearray(len(self._rows)), 0
         for item in self._source.items():
-            is_picture = PurePosixPath(item.key).suffix.lower() in _PICTURES and not item.problem
+            is_picture = splitext(item.key)[1].lower() in _PICTURES and not item.problem
             yield self._described(item) if is_picture else item
 
     def read(self, key: str) -> bytes:
@@ -70,15 +72,10 @@ class Catalogued:
         """Where a file is, as the user would look for it."""
         return self._source.name(key)
 
-    def tell(self, id: str, reporter: Reporter) -> None:
-        """What did not fit when the images were listed last; nothing when everything did.
-
-        Args:
-            id: The data set that this is about.
-            reporter: Told about rows without an image, and about images that share one row.
-        """
+    def tell(self, reporter: Reporter) -> None:
+        """Say what did not fit when the images were listed last: rows without an image, images that share a row."""
         for text in self._remarks():
-            reporter.report(Notice(f"data set '{id}': {text}"))
+            reporter.report(Notice(f"data set '{self._id}': {text}"))
 
     def _remarks(self) -> Iterator[str]:
         lonely = [row for row, is_used in enumerate(self._used) if not is_used]
@@ -111,23 +108,30 @@ class Catalogued:
         """The rows about an image: those with the most exact of its names."""
         names = self._names
         for name in self._names_of(key):
-            if name in names:
+            if name in names and (name == key or self._can_be(names[name][0], key)):
                 return names[name]
         return ()
 
     def _names_of(self, key: str) -> Iterator[str]:
-        whole = _plain(self._source.name(key))
-        for name in (key, whole, PurePosixPath(key).name):
+        for name in (key, _plain(self._source.name(key)), key.rpartition("/")[2]):
             yield name
             if not self._given.identifier_includes_extension:
-                yield name[: -len(PurePosixPath(name).suffix) or None]
+                yield splitext(name)[0]
+
+    def _can_be(self, row: int, key: str) -> bool:
+        """Whether the folders in the name of a row, if there are any, allow that it is about this image."""
+        name = _plain(_text(self._rows[row]))
+        if "/" not in name or "/" not in key:
+            return True
+        return f"/{name}".endswith((f"/{key}", f"/{splitext(key)[0]}"))
 
     def _captions(self, rows: Sequence[int]) -> tuple[str, ...] | None:
         """What the table says in words; several rows about one image are alternatives."""
-        columns = [self._cells[name] for name in (self._columns.caption, self._columns.fallback) if name]
+        columns = self._texts
         if not columns:
             return None
-        return texts([first_said(column[row] for column in columns) for row in rows])
+        said = [first_said(column[row] for column in columns) for row in rows]
+        return said[0] if len(said) == 1 else texts(said)
 
     def _size(self, row: int) -> Size | None:
         width, height, both = self._columns.width, self._columns.height, self._columns.both
@@ -138,39 +142,51 @@ class Catalogued:
 
     @cached_property
     def _table(self) -> tables.Table:
+        try:
+            return tables.read(self._given.path, self._content())
+        except DataError as error:
+            raise DataError(f"data set '{self._id}': {error}") from error
+
+    def _content(self) -> Path | bytes:
+        """The table on this machine, or one that stands beside the images in a bucket."""
         path = Path(self._given.path).expanduser()
         if path.exists():
-            return tables.read(self._given.path, path)
+            return path
         try:
-            content = self._source.read(self._given.path)  # it may stand beside the images, in a bucket
+            return self._source.read(self._given.path)
         except DataError as error:
             where = f"neither on this machine nor in {self._source.name('')}"
             raise DataError(f"there is no table {self._given.path}, {where}. Change path in parquet.") from error
-        return tables.read(self._given.path, content)
 
     @cached_property
     def _columns(self) -> Columns:
-        """The columns, with usual names where none are given; one DataError tells of every name that is wrong."""
-        given, known = self._given, self._table.columns
-        roles = {role: value for role, value in given.model_dump().items() if role.endswith("_column") and value}
-        roles.pop("bbox_column", None)
-        if "filename_column" not in given.model_fields_set:
-            roles["filename_column"] = next((one for one in _USUAL_NAMES if one in known), given.filename_column)
-        if not {"caption_column", "fallback_caption_column"} & given.model_fields_set:
-            roles["caption_column"] = next((one for one in _USUAL_CAPTIONS if one in known), None)
+        """The columns that are used; one DataError tells of every name that is wrong."""
+        roles, known = self._roles(), self._table.columns
         wrong = [f"{role} '{name}'" for role, name in roles.items() if name and not _is_known(name, known)]
         if wrong:
-            columns = ", ".join(known) or "none"
-            raise DataError(f"table {given.path} has no {' and no '.join(wrong)}; its columns are {columns}.")
-        both = "image_size" if "image_size" in known else None
+            told = f"no {' and no '.join(wrong)}; its columns are {', '.join(known) or 'none'}"
+            raise DataError(f"data set '{self._id}': table {self._given.path} has {told}.")
         return Columns(
-            roles["filename_column"] or given.filename_column,
-            roles.get("caption_column"),
-            roles.get("fallback_caption_column"),
-            roles.get("width_column"),
-            roles.get("height_column"),
-            both,
+            name=roles["filename_column"] or "",
+            caption=roles["caption_column"],
+            fallback=roles["fallback_caption_column"],
+            width=roles["width_column"],
+            height=roles["height_column"],
+            both=_first_of(("image_size",), known),
         )
+
+    def _roles(self) -> Mapping[str, str | None]:
+        """The columns that were named, and usual ones where none were."""
+        given, known = self._given, self._table.columns
+        has_caption = given.caption_column or given.fallback_caption_column
+        has_name = "filename_column" in given.model_fields_set
+        return {
+            "filename_column": given.filename_column if has_name else _first_of(_USUAL_NAMES, known) or "id",
+            "caption_column": given.caption_column if has_caption else _first_of(_USUAL_CAPTIONS, known),
+            "fallback_caption_column": given.fallback_caption_column,
+            "width_column": given.width_column,
+            "height_column": given.height_column,
+        }
 
     @cached_property
     def _cells(self) -> Mapping[str, Sequence[object]]:
@@ -178,6 +194,11 @@ class Catalogued:
         used = self._columns
         wanted = (used.caption, used.fallback, used.width, used.height, used.both)
         return {name: self._table.column(name) for name in wanted if name}
+
+    @cached_property
+    def _texts(self) -> Sequence[Sequence[object]]:
+        """The columns with captions, the first choice first."""
+        return [self._cells[name] for name in (self._columns.caption, self._columns.fallback) if name]
 
     @cached_property
     def _rows(self) -> Sequence[object]:
@@ -228,6 +249,10 @@ def _text(name: object) -> str:
 def _plain(name: str) -> str:
     """A path as sources write it: with forward slashes, and without a dot in front."""
     return name.strip().replace("\\", "/").removeprefix("./")
+
+
+def _first_of(names: Sequence[str], known: Sequence[str]) -> str | None:
+    return next((name for name in names if name in known), None)
 
 
 def _is_known(path: str, columns: Sequence[str]) -> bool:

@@ -9,10 +9,12 @@ from simpletuner.data import captions, faces, geometry
 from simpletuner.data.caption_filters import load_filters
 from simpletuner.data.entries import not_served, place, where
 from simpletuner.data.generators.expansion import expand
+from simpletuner.data.generators.source import Generated
 from simpletuner.data.options import DataDefaults
 from simpletuner.data.plan import caption_rules, conditions, geometry_rules
 from simpletuner.data.sections import CONDITIONING_TYPES
-from simpletuner.data.sources import DataBackend, DataEntry, Embeds, TextEmbeds
+from simpletuner.data.sources import DataBackend, DataEntry, Embeds, ImageEmbeds, TextEmbeds
+from simpletuner.data.sources.base import IMAGE_SUFFIXES, OTHER_PICTURES
 from simpletuner.errors import DataError, Problem
 from simpletuner.schema import Section, refusals
 
@@ -29,7 +31,7 @@ def check_entries(entries: Sequence[DataEntry], defaults: DataDefaults, *, compl
     return [
         *_ids(entries),
         *(_nothing_to_train_on(entries) if complete else ()),
-        *_text_caches(entries),
+        *_default_caches(entries),
         *_filters(entries),
         *(_references(entries) if complete else ()),
         *_shared_folders(entries, defaults),
@@ -47,21 +49,30 @@ def _ids(entries: Sequence[DataEntry]) -> Iterator[Problem]:
 
 def _nothing_to_train_on(entries: Sequence[DataEntry]) -> Iterator[Problem]:
     images = [entry for entry in entries if isinstance(entry, DataBackend) and entry.dataset_type == "image"]
-    if not images:
+    used = [entry for entry in images if entry.probability > 0]
+    if not images and not any(_is_refused(entry) for entry in entries):
         yield Problem("data file", "has no data set with images; add one with type local and instance_data_dir")
-    elif all(entry.probability <= 0 for entry in images):
+    elif images and not used:
         yield Problem("data file", "the probability of every data set is 0; give one of them a larger one")
+    elif used and all(entry.match_count for entry in used):
+        yield Problem("data file", "every data set has match_count, so there is none to be matched; add one without it")
 
 
-def _text_caches(entries: Sequence[DataEntry]) -> Iterator[Problem]:
-    defaults = [entry for entry in entries if isinstance(entry, TextEmbeds) and entry.default]
-    for entry in defaults[1:]:
-        yield Problem(where(entry, "default"), f"'{defaults[0].id}' is the default already; only one entry can be")
+def _is_refused(entry: DataEntry) -> bool:
+    """Whether it might be a data set with images, if its dataset_type were one that is served."""
+    return isinstance(entry, DataBackend) and any(name == "dataset_type" for name, _ in refusals(entry))
+
+
+def _default_caches(entries: Sequence[DataEntry]) -> Iterator[Problem]:
+    for kind in (TextEmbeds, ImageEmbeds):
+        first, *others = [entry.id for entry in entries if isinstance(entry, kind) and entry.default] or [""]
+        for id in others:
+            yield Problem(place(id, ["default"]), f"'{first}' is the default already; only one entry can be")
 
 
 def _references(entries: Sequence[DataEntry]) -> Iterator[Problem]:
     texts = {entry.id for entry in entries if isinstance(entry, TextEmbeds)}
-    caches = {entry.id for entry in entries if isinstance(entry, Embeds)}
+    caches = {entry.id for entry in entries if isinstance(entry, ImageEmbeds)}
     images = {entry.id for entry in entries if isinstance(entry, DataBackend)}
     for entry in entries:
         if isinstance(entry, DataBackend) and not entry.not_yet:
@@ -86,6 +97,8 @@ def _shared_folders(entries: Sequence[DataEntry], defaults: DataDefaults) -> Ite
 
 
 def _alone(entry: DataEntry, defaults: DataDefaults) -> Iterator[Problem]:
+    if isinstance(entry, Generated):  # what it has in common with the data set it is made from was looked at there
+        return
     if entry.not_yet:
         yield not_served(entry.id, entry.type, type(entry))
         return
@@ -96,10 +109,21 @@ def _alone(entry: DataEntry, defaults: DataDefaults) -> Iterator[Problem]:
         yield from _sizes(entry, rules)
         if rules.wants_faces and (reason := faces.unavailable()):
             yield Problem(where(entry, "crop_style"), reason)
-        for option, what in (*geometry.conflicts(rules), *_table(entry), *_regularisation(entry)):
+        for option, what in (*geometry.conflicts(rules), *_plain(entry), *_table(entry), *_regularisation(entry)):
             yield Problem(where(entry, option), what)
         if entry.dataset_type != "conditioning":
             yield from _captions(entry, defaults)
+
+
+def _plain(entry: DataBackend) -> Iterator[tuple[str, str]]:
+    """Values that can mean nothing."""
+    if entry.probability < 0:
+        yield "probability", f"must be at least 0, got {entry.probability:g}"
+    if entry.caption_extension.lower() in IMAGE_SUFFIXES | OTHER_PICTURES:
+        yield (
+            "caption_extension",
+            f"'{entry.caption_extension}' is the ending of images; choose another one, such as .txt",
+        )
 
 
 def _refusals(entry: DataEntry) -> Iterator[tuple[str, str]]:
@@ -178,6 +202,8 @@ def _regularisation(entry: DataBackend) -> Iterator[tuple[str, str]]:
     if entry.is_regularisation_data and entry.dataset_type != "image":
         yield "is_regularisation_data", f"is for images to train on, and this is {entry.dataset_type}; leave it out"
     is_prior = entry.is_regularisation_data and entry.regularisation_mode == "prior"
+    if entry.regularisation_mode == "prior" and not is_prior:
+        yield "regularisation_mode", "acts only with is_regularisation_data; set that, or leave this out"
     for option in ("prior_loss_weight", "match_count"):
         given = entry.__dict__[option]
         if not is_prior and given != type(entry).model_fields[option].default:

@@ -32,7 +32,8 @@ def with_conditions(datasets: Sequence[Dataset], opening: Opening) -> list[Datas
     Raises:
         DataError: Images have no partner, or partners no image; the message names some and the file that names all.
     """
-    links = plan.conditions(opening.entries)
+    used = {dataset.id for dataset in datasets}
+    links = {id: partners for id, partners in plan.conditions(opening.entries).items() if id in used}
     scanned: dict[str, tuple[Source, Manifest]] = {}
     for entry in {entry.id: entry for entries in links.values() for entry in entries}.values():
         if not isinstance(entry, Generated):
@@ -162,7 +163,11 @@ def _lonely(dataset: Dataset, partner: _Partner) -> Iterator[tuple[str, str, str
         if place < 0:
             yield dataset.id, dataset.source.name(dataset.records.key(index)), f"has no partner in '{partner.entry.id}'"
         elif problem := problems[place].as_py():
-            yield partner.entry.id, partner.source.name(partner.manifest.text("key", place)), problem
+            yield (
+                partner.entry.id,
+                partner.source.name(partner.manifest.text("key", place)),
+                f"cannot be used: {problem}",
+            )
 
 
 def _misshapen(dataset: Dataset, partner: _Partner) -> Iterator[tuple[str, str, str]]:

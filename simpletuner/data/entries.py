@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from simpletuner.data.generators.expansion import expand
 from simpletuner.data.sources import SOURCES, DataBackend, DataEntry, Embeds, Local, TextEmbeds
+from simpletuner.data.sources.embeds import unused_options
 from simpletuner.errors import Problem
 from simpletuner.schema import Section, problems, without_effect
 
@@ -47,7 +48,9 @@ def missing_folders(entries: Sequence[DataEntry]) -> list[Problem]:
 
 def remarks(entries: Sequence[DataEntry]) -> list[str]:
     """Options that were given and do nothing, each with the reason."""
-    return [f"{where(entry, name)} has no effect: {why}" for entry in entries for name, why in without_effect(entry)]
+    told = [(entry, *one) for entry in entries for one in without_effect(entry)]
+    told += [(entry, *one) for entry in entries if isinstance(entry, Embeds) for one in unused_options(entry)]
+    return [f"{where(entry, name)} has no effect: {why}" for entry, name, why in told]
 
 
 def where(entry: DataEntry, *path: str) -> str:

@@ -21,9 +21,13 @@ from simpletuner.data.lanes import together
 from simpletuner.data.sources.base import Source
 from simpletuner.errors import DataError
 from simpletuner.storage.local import LocalStore
+from simpletuner.storage.retries import Unreachable
 
 if TYPE_CHECKING:
     import pyarrow as pa
+
+LEFT_OUT = "left out: "
+"""Begins the problem of an image that its source itself leaves out."""
 
 Places = NDArray[np.int64]
 """Numbers of rows."""
@@ -186,6 +190,8 @@ def _careful(look: Callable[[int], dict[str, object]]) -> Callable[[int], dict[s
     def found(place: int) -> dict[str, object]:
         try:
             return look(place)
+        except Unreachable:
+            raise
         except DataError as error:
             return {"problem": str(error)}
 
@@ -247,7 +253,7 @@ def save(path: Path, table: pa.Table) -> None:
     import pyarrow.parquet as pq
 
     buffer = pa.BufferOutputStream()
-    pq.write_table(table, buffer, compression="zstd")
+    pq.write_table(table.combine_chunks(), buffer, compression="zstd")
     LocalStore(path.parent).write(path.name, buffer.getvalue().to_pybytes())
 
 

@@ -15,7 +15,7 @@ from simpletuner.data.conditions import with_conditions
 from simpletuner.data.dataset import UNREADABLE, Dataset, counts, files_are, refuse_empty, skip_list
 from simpletuner.data.downloads import Preparable
 from simpletuner.data.generators.expansion import expand
-from simpletuner.data.manifest import Manifest, Places, Skipped
+from simpletuner.data.manifest import LEFT_OUT, Manifest, Places, Skipped
 from simpletuner.data.options import DataDefaults
 from simpletuner.data.records import Placer, Records, unique_sizes
 from simpletuner.data.scan import scan
@@ -58,6 +58,8 @@ class Opening:
     """Decides on random crops and on variants of captions."""
     caption_dropout: float
     reporter: Reporter
+    allows_silence: bool = False
+    """Whether images without a caption are let through."""
 
     def path(self, id: str) -> Path:
         """The manifest of a data set."""
@@ -67,7 +69,7 @@ class Opening:
         """The source of an entry, and all that is known about its files."""
         source = self._source(entry)
         self.reporter.report(StageStarted(f"looking through data set '{entry.id}'", 0))
-        return source, scan(
+        manifest = scan(
             source,
             self.path(entry.id),
             caption_extension=entry.caption_extension,
@@ -75,13 +77,20 @@ class Opening:
             known=None if known is None else known.table,
             advance=self.advance,
         )
+        if isinstance(source, Catalogued):
+            source.tell(self.reporter)
+        return source, manifest
 
     def _source(self, entry: DataBackend) -> Source:
-        source = entry.open()
+        if entry.keeps_downloads and entry.cache_dir is None:
+            folder = self.cache / entry.type / quote(entry.id, safe=" ")
+            entry = entry.model_copy(update={"cache_dir": folder})
+        source, columns = entry.open(), plan.table_columns(entry, self.defaults)
+        if columns is not None:
+            source = Catalogued(source, columns, id=entry.id)
         if isinstance(source, Preparable):
             source.prepare(self.reporter)
-        columns = plan.table_columns(entry, self.defaults)
-        return source if columns is None else Catalogued(source, columns)
+        return source
 
     def advance(self, count: int) -> None:
         """Tell that so many more files are known."""
@@ -106,6 +115,7 @@ def open_all(
     seed: int,
     reporter: Reporter,
     caption_dropout: float = 0.0,
+    allows_silence: bool = False,
 ) -> Opened:
     """Scan every data set that takes part in a run, and say what was found.
 
@@ -117,9 +127,10 @@ def open_all(
         seed: Of the run; it decides on random crops and on variants of captions.
         reporter: Told about progress, about each data set, and about what was left out.
         caption_dropout: The share of uses without a caption, where a data set does not say otherwise.
+        allows_silence: Lets images without a caption through, to report on them instead.
     """
     entries, _ = expand(entries)
-    opening = Opening(entries, defaults, train_batch_size, cache, seed, caption_dropout, reporter)
+    opening = Opening(entries, defaults, train_batch_size, cache, seed, caption_dropout, reporter, allows_silence)
     wanted = [entry for entry in entries if isinstance(entry, DataBackend) and entry.probability > 0]
     training = [entry for entry in wanted if entry.dataset_type == "image"]
     if not training:
@@ -159,7 +170,8 @@ def _open(entry: DataBackend, opening: Opening, others: Sequence[Dataset]) -> Da
         window=_window(entry),
     )
     refuse_empty(dataset)
-    _refuse_silent(dataset)
+    if not opening.allows_silence:
+        _refuse_silent(dataset)
     return dataset
 
 
@@ -179,7 +191,7 @@ def _filtered(entry: DataBackend, rules: geometry.Rules, manifest: Manifest) -> 
     skipped = list(manifest.nameless)
     readable = manifest.is_empty("problem")
     for place in np.flatnonzero(~readable).tolist():
-        skipped.append(Skipped(manifest.text("key", place), UNREADABLE, manifest.text("problem", place)))
+        skipped.append(_unusable(manifest.text("key", place), manifest.text("problem", place)))
     places = np.flatnonzero(readable)
     sizes, which = unique_sizes(manifest, places)
     refusals = [geometry.refusal(size, rules) for size in sizes]
@@ -187,6 +199,13 @@ def _filtered(entry: DataBackend, rules: geometry.Rules, manifest: Manifest) -> 
     for place, kind in zip(places[refused].tolist(), which[refused].tolist(), strict=True):
         skipped.append(Skipped(manifest.text("key", place), refusals[kind] or "", f"it is {sizes[kind]}"))
     return _sample(places[~refused], entry, manifest), skipped
+
+
+def _unusable(key: str, problem: str) -> Skipped:
+    if not problem.startswith(LEFT_OUT):
+        return Skipped(key, UNREADABLE, problem)
+    reason, _, detail = problem.removeprefix(LEFT_OUT).partition(": ")
+    return Skipped(key, reason, detail)
 
 
 def _sample(places: Places, entry: DataBackend, manifest: Manifest) -> Places:

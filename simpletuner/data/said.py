@@ -10,6 +10,8 @@ from simpletuner.data.items import Size
 
 def texts(value: object) -> tuple[str, ...]:
     """Every text in a cell: a list or an object holds alternatives, and blanks say nothing."""
+    if isinstance(value, str):  # nearly always
+        return (value,) if value.strip() else ()
     return tuple(dict.fromkeys(text for text in _texts(value) if text.strip()))
 
 

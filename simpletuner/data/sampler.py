@@ -6,10 +6,11 @@ sets are mixed. How long each epoch is says the timeline, so any batch is found 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from copy import copy
 from dataclasses import dataclass
 from functools import lru_cache, partial
+from operator import itemgetter
 
 import numpy as np
 from numpy.typing import NDArray
@@ -120,7 +121,8 @@ class Order:
 
     def _member(self, number: int) -> Member:
         dataset = self._datasets[number]
-        return Member(int(self._counts[number]), dataset.batch_size, dataset.window, partial(self._times, number))
+        times = partial(self._times, number)
+        return Member(int(self._counts[number]), dataset.batch_size, dataset.window, times, self._limit(number))
 
     def _planned(self, epoch: int, stretch: Stretch) -> _Epoch:
         datasets = stretch.owners if stretch.owners is not None else self._mixed(epoch, stretch.members)
@@ -137,20 +139,20 @@ class Order:
         times = np.concatenate([self._times(number, epoch) for number in members])
         owners = np.repeat(np.array(members), self._counts[list(members)])
         order: Numbers = owners[np.argsort(times, kind="stable")]
-        for number in members:
-            limit = self._limit(number)
-            if limit is not None and (order[limit:] == number).any():
-                order = self._early(order, number, epoch, limit)
-        return order
+        limits = {number: limit for number in members if (limit := self._limit(number)) is not None}
+        is_late = any((order[limit:] == number).any() for number, limit in limits.items())
+        return self._early(order, epoch, limits) if is_late else order
 
-    def _early(self, order: Numbers, number: int, epoch: int, limit: int) -> Numbers:
-        """The same batches with all of one data set among the first `limit`, at places drawn at random."""
-        chance = self._raw(number, epoch, "early", min(limit, len(order)))
-        early = np.sort(np.argsort(chance, kind="stable")[: int(self._counts[number])])
-        is_its_own = np.zeros(len(order), dtype=bool)
-        is_its_own[early] = True
-        found = np.full_like(order, number)
-        found[~is_its_own] = order[order != number]
+    def _early(self, order: Numbers, epoch: int, limits: Mapping[int, int]) -> Numbers:
+        """The same batches with some data sets among the first ones of the epoch, at places drawn at random."""
+        found = np.full_like(order, -1)
+        for number, limit in sorted(limits.items(), key=itemgetter(1, 0)):
+            free = np.flatnonzero(found < 0)
+            soon = int(np.searchsorted(free, limit))
+            chance = np.argsort(self._raw(number, epoch, "early", soon), kind="stable")
+            places = np.concatenate([free[:soon][chance], free[soon:]])  # the later ones where there are too many
+            found[places[: int(self._counts[number])]] = number
+        found[found < 0] = order[~np.isin(order, list(limits))]
         return found
 
     def _limit(self, number: int) -> int | None:

@@ -12,10 +12,11 @@ import numpy as np
 from simpletuner.data import images
 from simpletuner.data.items import Item, Size
 from simpletuner.data.lanes import together
-from simpletuner.data.manifest import Manifest, Places, Row, Saving, Skipped, load, save, table_of
+from simpletuner.data.manifest import LEFT_OUT, Manifest, Places, Row, Saving, Skipped, load, save, table_of
 from simpletuner.data.sources.base import IMAGE_SUFFIXES, Source
 from simpletuner.data.spelling import decode_text
 from simpletuner.errors import DataError
+from simpletuner.storage.retries import Unreachable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -46,8 +47,7 @@ def scan(
     captions = [texts.get(_stem(item.key)) for item in pictures] if with_captions else None
     places = _places(known, pictures, captions)
     table = _looked_at(source, path, pictures, captions, places, known, advance)
-    if any(item.captions is not None for item in pictures):
-        table = _with_captions(table, pictures)
+    table = _with_captions(table, pictures, from_files=with_captions)
     if table is not before and not table.equals(before):
         save(path, table)
     return Manifest(path, table, tuple(nameless))
@@ -162,9 +162,11 @@ def _row(source: Source, item: Item, text: Item | None, before: Row | None) -> R
 def _new_row(source: Source, item: Item) -> Row:
     row = Row(item.key, item.version, item.size_bytes, digest=item.digest)
     if item.problem:
-        return row._replace(problem=item.problem)
+        return row._replace(problem=f"{LEFT_OUT}{item.problem}")
     try:
         size = item.size or _probe(source, item)
+    except Unreachable:
+        raise
     except DataError as error:
         return row._replace(problem=str(error))
     return row._replace(width=size.width, height=size.height)
@@ -182,13 +184,32 @@ def _probe(source: Source, item: Item) -> Size:
         raise images.Unreadable(f"it cannot be opened ({(error.strerror or str(error)).lower()})") from error
 
 
-def _with_captions(table: pa.Table, pictures: Sequence[Item]) -> pa.Table:
-    """The columns with the captions that the source itself gives now."""
+def _with_captions(table: pa.Table, pictures: Sequence[Item], *, from_files: bool) -> pa.Table:
+    """The columns with what the source itself says about images now, where no caption file goes before that."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    said = [item.captions for item in pictures]
+    told = np.array([one is not None for one in said], dtype=bool)
+    without_file = pc.equal(table.column("caption_version"), "").to_numpy()
+    stale = without_file & pc.is_valid(table.column("captions")).to_numpy() & ~told
+    if not told.any() and not stale.any():
+        return table
+    concerned = without_file | (told & (not from_files))
+    kept = [] if concerned.all() else table.column("captions").to_pylist()
+    texts = [old if keep else new for old, keep, new in zip(kept, ~concerned, said, strict=True)] if kept else said
+    versions = pc.if_else(pa.array(concerned), "", table.column("caption_version"))
+    return _replaced(_replaced(table, "captions", texts), "caption_version", versions)
+
+
+def _replaced(table: pa.Table, name: str, values: object) -> pa.Table:
+    """The same with other cells in one column."""
     import pyarrow as pa
 
-    field = table.schema.field("captions")
-    column = pa.array([item.captions for item in pictures], field.type)
-    return table.set_column(table.schema.get_field_index("captions"), field, column)
+    place = table.schema.get_field_index(name)
+    field = table.schema.field(place)
+    column = pa.array(values, field.type) if isinstance(values, list) else values
+    return table.set_column(place, field, column).combine_chunks()
 
 
 def _stem(key: str) -> str:

@@ -111,7 +111,7 @@ class ParquetColumns(Section):
     path: str
     """The table."""
     filename_column: str = "id"
-    """The column with file names."""
+    """The column with file names; file_name, filename, image_path, path, file, image and name are tried too."""
     caption_column: str | None = None
     """The column with captions; a list in it holds alternatives."""
     fallback_caption_column: str | None = None
@@ -121,6 +121,6 @@ class ParquetColumns(Section):
     height_column: str | None = None
     """The column with heights."""
     identifier_includes_extension: bool = False
-    """Whether file names in the table end with their extension."""
+    """Takes only file names with their ending; otherwise names match with and without it."""
     bbox_column: str | None = None
     """The column with boxes."""

@@ -7,7 +7,7 @@ list of stretches. Only an epoch in which a data set starts or ends at a step ha
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 
@@ -38,6 +38,8 @@ class Member:
     window: Window
     arrivals: Callable[[int], Floats]
     """For an epoch, counted from 0, the times at which its batches would arrive, ascending."""
+    limit: int | None = None
+    """How many batches at the beginning of an epoch may be of the data set, where not all may."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,6 +100,8 @@ class Timeline:
     def _before(self, epoch: int) -> int:
         """How many batches come before an epoch."""
         reached = [stretch for stretch in self._stretches if stretch.first_epoch <= epoch]
+        if not reached:  # there is nothing to train on at all
+            return 0
         last = reached[-1]
         batches = last.first_batch + (epoch - last.first_epoch) * last.batches
         return batches if self.end is None else min(batches, self.end)
@@ -143,32 +147,32 @@ class Timeline:
         return min(limits, default=0)
 
     def _by_itself(self, epoch: int, batch: int, sample: int, members: Sequence[int]) -> Stretch:
-        """An epoch in which data sets start or end at a step: batch by batch from moment to moment."""
-        owners: list[Numbers] = []
-        used = dict.fromkeys(members, 0)
-        offsets: dict[int, float] = {}
-        clock, at = 0.0, batch
-        moments = [moment for moment in self._moments() if moment > batch]
-        for until in [*moments, None]:
-            present = [one for one in members if self._first(one) <= at and not self._is_over(one, at)]
-            for one in present:
-                offsets.setdefault(one, clock)
-            waiting = [(one, self._members[one].arrivals(epoch)[used[one] :] + offsets[one]) for one in present]
-            times = np.concatenate([times for _, times in waiting]) if waiting else np.zeros(0)
-            kinds = np.concatenate([np.full(len(times), one) for one, times in waiting]) if waiting else np.zeros(0)
-            order = np.argsort(times, kind="stable")[: None if until is None else until - at]
-            taken = kinds[order].astype(np.int64)
-            owners.append(taken)
-            for one in present:
-                used[one] += int((taken == one).sum())
-            if len(order):
-                clock = float(times[order[-1]])
-            at += len(order)
-            if until is not None and at < until:  # everything that is there now is used up: the epoch ends
+        """An epoch in which data sets start or end at a step: batch by batch from moment to moment.
+
+        It ends as soon as every data set that was used in it is used up or over: what starts at that very moment
+        starts with an epoch of its own.
+        """
+        laid = _Epoch({one: self._members[one].arrivals(epoch) for one in members})
+        at = batch
+        for until in [*self._moments_in_epoch(batch, members), None]:
+            present = [one for one in members if self._may_be_used(one, at, first=batch)]
+            at += laid.extend(present, None if until is None else until - at)
+            if at != until or laid.is_used_up([one for one in present if self._may_be_used(one, at, first=batch)]):
                 break
-        found = np.concatenate(owners)
+        owners = laid.owners
         sizes = np.array([member.batch_size for member in self._members], dtype=np.int64)
-        return Stretch(epoch, batch, sample, len(found), int(sizes[found].sum()), tuple(members), found)
+        return Stretch(epoch, batch, sample, len(owners), int(sizes[owners].sum()), tuple(members), owners)
+
+    def _moments_in_epoch(self, batch: int, members: Sequence[int]) -> list[int]:
+        """The batches at which the data sets to choose from change, for an epoch that begins with `batch`."""
+        limits = [batch + limit for one in members if (limit := self._members[one].limit) is not None]
+        return sorted({moment for moment in (*self._moments(), *limits) if moment > batch})
+
+    def _may_be_used(self, one: int, batch: int, *, first: int) -> bool:
+        """Whether a batch may be of a data set, in an epoch that begins with the batch `first`."""
+        limit = self._members[one].limit
+        is_late = limit is not None and batch - first >= limit
+        return self._first(one) <= batch and not self._is_over(one, batch) and not is_late
 
     def _taking_part(self, epoch: int) -> list[int]:
         return [
@@ -194,3 +198,40 @@ class Timeline:
 
     def _is_over(self, one: int, batch: int) -> bool:
         return 0 < self._last(one) <= batch
+
+
+class _Epoch:
+    """An epoch that is being laid out: who owns its batches so far, and who has how many left."""
+
+    def __init__(self, arrivals: Mapping[int, Floats]) -> None:
+        self._arrivals = arrivals
+        self._used = dict.fromkeys(arrivals, 0)
+        self._joined: dict[int, float] = {}
+        self._clock = 0.0
+        self._owners = [np.zeros(0, dtype=np.int64)]
+
+    @property
+    def owners(self) -> Numbers:
+        """The data set of each batch."""
+        return np.concatenate(self._owners)
+
+    def extend(self, present: Sequence[int], most: int | None) -> int:
+        """Lay out at most so many batches of the data sets that are there, and say how many those are."""
+        for one in present:
+            self._joined.setdefault(one, self._clock)
+        waiting = {one: self._arrivals[one][self._used[one] :] + self._joined[one] for one in present}
+        times = np.concatenate([np.zeros(0), *waiting.values()])
+        counts = np.array([len(left) for left in waiting.values()], dtype=np.int64)
+        kinds = np.repeat(np.array(present, dtype=np.int64), counts)
+        order = np.argsort(times, kind="stable")[:most]
+        for one in present:
+            self._used[one] += int((kinds[order] == one).sum())
+        if len(order):
+            self._clock = float(times[order[-1]])
+        self._owners.append(kinds[order])
+        return len(order)
+
+    def is_used_up(self, members: Sequence[int]) -> bool:
+        """Whether something has been laid out, and none of these data sets has anything left."""
+        left = (len(self._arrivals[one]) - self._used[one] for one in members)
+        return sum(map(len, self._owners)) > 0 and not any(left)

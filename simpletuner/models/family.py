@@ -40,6 +40,18 @@ class Weights:
 
 
 @dataclass(frozen=True)
+class TextSettings:
+    """How prompts are encoded."""
+
+    precisions: tuple[str, str]
+    """Of both text encoders."""
+    max_length: int | None
+    """How many tokens of a prompt count; what the model says unless given."""
+    padding: str
+    """What stands behind the end of a prompt: unmodified or zero."""
+
+
+@dataclass(frozen=True)
 class Posterior:
     """What the image encoder says of a batch: mean and standard deviation with shape (batch, channels, height, width).
 
@@ -131,14 +143,14 @@ class Family(Protocol):
     def architecture(self, weights: Weights) -> str:
         """The name of the architecture in the metadata of saved adapters (modelspec)."""
 
-    def text_recipe(self, weights: Weights, precisions: Sequence[str], max_length: int | None) -> str:
+    def text_recipe(self, weights: Weights, settings: TextSettings) -> str:
         """What decides the outcome of text encoding besides the text; part of every cache key."""
 
     def latent_recipe(self, weights: Weights) -> str:
         """What decides the outcome of image encoding besides the pixels; part of every cache key."""
 
     def text_encoder(
-        self, weights: Weights, precisions: Sequence[str], max_length: int | None, compute: Compute
+        self, weights: Weights, settings: TextSettings, compute: Compute
     ) -> AbstractContextManager[TextEncoder]:
         """The text encoders, in memory only inside the ``with``."""
 

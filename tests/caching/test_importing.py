@@ -23,6 +23,7 @@ from simpletuner.caching.tensors import TensorCache
 from simpletuner.data.items import Placement, Record, Size
 from simpletuner.data.sources.local import LocalFolder
 from simpletuner.progress import Recorded
+from simpletuner.storage.local import LocalStore
 from simpletuner.storage.memory import MemoryStore
 
 LATENTS = torch.arange(16 * 8 * 12, dtype=torch.float32).reshape(16, 8, 12)
@@ -343,6 +344,22 @@ def test_captions_for_another_length_are_refused(tmp_path, images):
     assert reasons(texts(tmp_path / "old", data_set(images), [""], TextShape())[0]) == [
         "it is not of 512 tokens for FLUX.1"
     ]
+
+
+def test_an_ordinary_run_says_that_old_files_are_there_and_uses_none(tmp_path, images):
+    draw(images)
+    kohya_file(images)
+    simpletuner_file(tmp_path / "old")
+    recorded, dataset = Recorded(), data_set(images)
+    cache = LatentCache({"one": TensorCache(LocalStore(tmp_path / "old"), "r")})
+    cache.fill([dataset], Averages(), 4, recorded)
+    places = [text.partition(" ")[0] for text in recorded.texts() if "simpletuner cache import" in text]
+    assert places == [str(tmp_path / "old"), str(images)]
+    assert not torch.equal(cache.get("one", dataset.records[0])[0], LATENTS)
+    simpletuner_text(tmp_path / "texts", "a")
+    recorded = Recorded()
+    PromptCache().fill([(TensorCache(LocalStore(tmp_path / "texts"), "r"), ["a"])], Lengths(), 1, recorded)
+    assert len(recorded.texts()) == 2
 
 
 def test_old_folders_are_only_read(tmp_path, images):

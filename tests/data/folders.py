@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from simpletuner.data.dataset import Dataset, open_all
+from simpletuner.data.dataset import Dataset
+from simpletuner.data.entries import read_entries
+from simpletuner.data.opening import Opened, open_all
 from simpletuner.data.options import DataDefaults
-from simpletuner.data.plan import read_entries
 from simpletuner.progress import Recorded
 
 
@@ -28,7 +29,12 @@ def folder(root: Path, sizes: Mapping[str, tuple[int, int]]) -> Path:
 
 
 def opened(*raw: dict[str, Any], cache: Path, reporter: Recorded | None = None, **defaults: Any) -> tuple[Dataset, ...]:
-    """The data sets of a data file, read and opened as a run would."""
+    """The data sets of a data file that are trained on, read and opened as a run would."""
+    return opened_whole(*raw, cache=cache, reporter=reporter, **defaults).training
+
+
+def opened_whole(*raw: dict[str, Any], cache: Path, reporter: Recorded | None = None, **defaults: Any) -> Opened:
+    """All data sets of a data file, read and opened as a run would."""
     entries, wrong = read_entries(list(raw))
     assert wrong == []
     options = DataDefaults(**{"resolution": 64, **defaults})

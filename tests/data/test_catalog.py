@@ -84,7 +84,7 @@ KINDS = {
 
 
 def joined(source: Listed, path: Path, **columns: object) -> Catalogued:
-    return Catalogued(source, ParquetColumns.model_validate({"path": str(path), **columns}))
+    return Catalogued(source, ParquetColumns.model_validate({"path": str(path), **columns}), id="x")
 
 
 def captions(catalog: Catalogued) -> dict[str, tuple[str, ...] | None]:
@@ -115,7 +115,17 @@ def test_a_folder_of_parquet_files_is_one_table(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["1/a", "1/a.jpg", "./1/a.jpg", "1\\a.jpg", "/data/set/1/a.jpg", "/data/set/1/a", "a", "a.jpg", "/elsewhere/a.jpg"],
+    [
+        "1/a",
+        "1/a.jpg",
+        "./1/a.jpg",
+        "1\\a.jpg",
+        "/data/set/1/a.jpg",
+        "/data/set/1/a",
+        "a",
+        "a.jpg",
+        "/elsewhere/1/a.jpg",
+    ],
 )
 def test_an_image_is_found_by_any_of_its_names(tmp_path: Path, name: str) -> None:
     as_json_lines(tmp_path / "t.jsonl", [{"file": name, "caption": "it"}, {"file": "other", "caption": "no"}])
@@ -127,6 +137,14 @@ def test_whole_paths_of_a_folder_that_has_moved_are_told_apart(tmp_path: Path) -
     as_json_lines(tmp_path / "t.jsonl", [{"id": f"/old/place/{part}/a.jpg", "caption": part} for part in "12"])
     catalog = joined(Listed("1/a.jpg", "2/a.jpg", root="/new/"), tmp_path / "t.jsonl")
     assert captions(catalog) == {"1/a.jpg": ("1",), "2/a.jpg": ("2",)}
+
+
+def test_a_row_about_another_folder_is_not_taken(tmp_path: Path) -> None:
+    as_json_lines(
+        tmp_path / "t.jsonl", [{"id": "/old/1/a.jpg", "caption": "x"}, {"id": "/old/1/b.jpg", "caption": "y"}]
+    )
+    catalog = joined(Listed("1/a.jpg", "2/a.jpg", "b.jpg", root="/new/"), tmp_path / "t.jsonl")
+    assert captions(catalog) == {"1/a.jpg": ("x",), "b.jpg": ("y",)}
 
 
 def test_a_name_that_could_be_several_files_is_nobodys(tmp_path: Path) -> None:
@@ -200,10 +218,10 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     as_json_lines(tmp_path / "t.jsonl", ROWS)
     catalog = joined(Listed("a.jpg", "1/c.jpg", "2/c.jpg"), tmp_path / "t.jsonl")
     recorded = Recorded()
-    catalog.tell("x", recorded)
+    catalog.tell(recorded)
     assert recorded.texts() == []
     list(catalog.items())
-    catalog.tell("x", recorded)
+    catalog.tell(recorded)
     first, second = recorded.texts()
     assert first == f"data set 'x': 1 row of table {tmp_path / 't.jsonl'} belong to no image: deep/b"
     assert second.startswith("data set 'x': 1 images share a row of table")

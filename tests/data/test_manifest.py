@@ -1,191 +1,177 @@
-"""A scan opens only what it must, keeps what it found, and never writes beside the user's images."""
+"""What is known about files, as columns that last: saved whole, loaded in a moment, and never trusted when damaged."""
 
-import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from simpletuner.data import manifest as manifests
-from simpletuner.data.items import Item
-from simpletuner.data.manifest import Manifest, scan
+from simpletuner.data.items import Box
+from simpletuner.data.manifest import Manifest, Row, load, save, schema, table_of
+from simpletuner.data.sources.base import wanted
 from simpletuner.data.sources.local import LocalFolder
 from simpletuner.errors import DataError
+from simpletuner.storage.retries import Unreachable
 
-from .folders import folder, save
+from .folders import folder
 
-
-class Watched(LocalFolder):
-    """A folder that remembers which files were opened or read."""
-
-    def __init__(self, root: Path) -> None:
-        super().__init__(root)
-        self.opened: list[str] = []
-
-    def open(self, key: str) -> BinaryIO:
-        self.opened.append(key)
-        return super().open(key)
-
-    def read(self, key: str) -> bytes:
-        self.opened.append(key)
-        return super().read(key)
+texts = st.text(max_size=8).map(lambda text: text.encode("utf-8", "ignore").decode())
+rows = st.builds(
+    Row, texts, texts, st.integers(0, 2**60), st.integers(0, 2**31 - 1), st.integers(0, 2**31 - 1), texts, texts, texts,
+    st.none() | st.lists(texts, max_size=3), st.none() | st.lists(st.integers(0, 9), min_size=4, max_size=4),
+)  # fmt: skip
 
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> Path:
-    return folder(tmp_path / "pictures", {"a.jpg": (96, 64), "b.png": (64, 96), "deep/er/c.webp": (32, 32)})
+    return folder(tmp_path / "pictures", {f"{number:03}.png": (64, 64 + number % 5) for number in range(9)})
 
 
-def scanned(source: LocalFolder, cache: Path, *, with_captions: bool = False) -> Manifest:
-    return scan(source, cache / "m.parquet", with_captions=with_captions, advance=lambda count: None)
+def of(pictures: Path, cache: Path) -> tuple[LocalFolder, Manifest]:
+    source = LocalFolder(pictures, wanted())
+    found = sorted(source.items())
+    return source, Manifest(cache / "m.parquet", table_of([Row(item.key, item.version, 9, 64, 64) for item in found]))
 
 
-def test_a_scan_finds_every_image_and_its_size(pictures: Path, tmp_path: Path) -> None:
-    rows = scanned(LocalFolder(pictures), tmp_path).rows
-    assert [(row.key, row.size) for row in rows] == [
-        ("a.jpg", (96, 64)), ("b.png", (64, 96)), ("deep/er/c.webp", (32, 32)),
-    ]  # fmt: skip
+def test_rows_come_back_as_they_were_saved(tmp_path: Path) -> None:
+    @given(st.lists(rows, max_size=5))
+    def check(given_rows: list[Row]) -> None:
+        save(tmp_path / "m.parquet", table_of(given_rows))
+        found = Manifest(tmp_path / "m.parquet", load(tmp_path / "m.parquet"))
+        assert [found.row(place) for place in range(len(found))] == given_rows
+
+    check()
 
 
-def test_a_second_scan_opens_nothing_and_knows_the_same(pictures: Path, tmp_path: Path) -> None:
-    first = scanned(Watched(pictures), tmp_path).with_digests(
-        LocalFolder(pictures), ["a.jpg"], advance=lambda count: None
-    )
-    source = Watched(pictures)
-    assert scanned(source, tmp_path).rows == first.rows
-    assert source.opened == []
+@pytest.mark.parametrize("damage", ["missing", "empty", "cut", "flipped", "foreign", "older"])
+def test_what_cannot_be_trusted_counts_as_nothing(tmp_path: Path, damage: str) -> None:
+    path = tmp_path / "m.parquet"
+    table = table_of([Row(f"{number}.png", "1", 9) for number in range(500)])
+    save(path, table)
+    whole = path.read_bytes()
+    if damage == "missing":
+        path.unlink()
+    elif damage == "foreign":
+        pq.write_table(pa.table({"key": ["a"]}), path)
+    elif damage == "older":
+        pq.write_table(table.replace_schema_metadata({b"simpletuner.manifest": b"1"}), path)
+    else:
+        path.write_bytes({"empty": b"", "cut": whole[:-9], "flipped": whole[:-6] + b"\xff" + whole[-5:]}[damage])
+    assert load(path).equals(table_of([]))
 
 
-def test_only_new_and_changed_files_are_opened_again(pictures: Path, tmp_path: Path) -> None:
-    scanned(LocalFolder(pictures), tmp_path)
-    save(pictures / "new.png")
-    save(pictures / "b.png", (128, 128))
-    (pictures / "a.jpg").unlink()
-    source = Watched(pictures)
-    assert [row.key for row in scanned(source, tmp_path).rows] == ["b.png", "deep/er/c.webp", "new.png"]
-    assert sorted(source.opened) == ["b.png", "new.png"]
+def test_saving_replaces_the_whole_file_and_leaves_nothing_beside_it(tmp_path: Path) -> None:
+    for count in (5, 2):
+        save(tmp_path / "m.parquet", table_of([Row(str(number), "1", 9) for number in range(count)]))
+    assert len(load(tmp_path / "m.parquet")) == 2
+    assert [path.name for path in tmp_path.iterdir()] == ["m.parquet"]
 
 
-def test_a_replaced_image_gets_another_digest_and_a_touched_one_keeps_it(pictures: Path, tmp_path: Path) -> None:
-    def digests() -> dict[str, str]:
-        source = LocalFolder(pictures)
-        found = scanned(source, tmp_path).with_digests(source, ["a.jpg", "b.png"], advance=lambda count: None)
-        return {row.key: row.digest for row in found.rows}
-
-    before = digests()
-    save(pictures / "a.jpg", (96, 64), seed=99)
-    os.utime(pictures / "b.png", (1, 1))
-    after = digests()
-    assert before["a.jpg"] != after["a.jpg"]
-    assert before["b.png"] == after["b.png"] != ""
+def test_digests_are_found_out_for_the_rows_that_are_named(pictures: Path, tmp_path: Path) -> None:
+    source, manifest = of(pictures, tmp_path)
+    counts: list[int] = []
+    found = manifest.with_digests(source, np.array([1, 3]), counts.append)
+    assert np.flatnonzero(~found.is_empty("digest")).tolist() == [1, 3]
+    assert sum(counts) == 2
+    assert load(tmp_path / "m.parquet").equals(found.table)
+    assert manifest.is_empty("digest").all()
 
 
-def test_changed_captions_are_read_again_without_opening_their_images(pictures: Path, tmp_path: Path) -> None:
-    (pictures / "a.txt").write_text("a cat")
-    scanned(LocalFolder(pictures), tmp_path, with_captions=True)
-    (pictures / "a.txt").write_text("a large cat")
-    (pictures / "b.txt").write_text("a dog")
-    source = Watched(pictures)
-    rows = scanned(source, tmp_path, with_captions=True).rows
-    assert [row.caption for row in rows] == ["a large cat", "a dog", None]
-    assert source.opened == ["a.txt", "b.txt"]
-    (pictures / "a.txt").unlink()
-    assert [row.caption for row in scanned(source, tmp_path, with_captions=True).rows] == [None, "a dog", None]
+def test_equal_bytes_have_equal_digests(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "copy.png").write_bytes((pictures / "000.png").read_bytes())
+    source, manifest = of(pictures, tmp_path)
+    found = manifest.with_digests(source, np.arange(len(manifest)), lambda count: None)
+    digests = {row.key: row.digest for row in map(found.row, range(len(found)))}
+    assert digests["copy.png"] == digests["000.png"]
+    assert len(set(digests.values())) == len(digests) - 1
 
 
-def test_an_interrupted_scan_keeps_what_it_found(
+def test_a_file_that_is_gone_has_a_problem_and_does_not_stop_the_others(pictures: Path, tmp_path: Path) -> None:
+    source, manifest = of(pictures, tmp_path)
+    (pictures / "004.png").unlink()
+    found = manifest.with_digests(source, np.arange(9), lambda count: None)
+    assert np.flatnonzero(found.is_empty("digest")).tolist() == [4]
+    assert "004.png: no such file" in found.row(4).problem
+
+
+def test_a_file_whose_pixels_are_wanted_and_broken_has_a_problem(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "004.png").write_bytes((pictures / "004.png").read_bytes()[:60])
+    source, manifest = of(pictures, tmp_path)
+    found = manifest.with_digests(source, np.arange(9), lambda count: None, decoding=True)
+    assert np.flatnonzero(~found.is_empty("problem")).tolist() == [4]
+    assert found.row(4).digest == ""
+
+
+def test_a_place_that_does_not_answer_ends_the_work_instead_of_condemning_its_files(
+    pictures: Path, tmp_path: Path
+) -> None:
+    class Gone(LocalFolder):
+        def read(self, key: str) -> bytes:
+            raise Unreachable("nobody answers")
+
+    _, manifest = of(pictures, tmp_path)
+    with pytest.raises(Unreachable):
+        manifest.with_digests(Gone(pictures, wanted()), np.arange(9), lambda count: None)
+
+
+def test_digests_are_the_same_with_many_lanes(pictures: Path, tmp_path: Path) -> None:
+    class Wide(LocalFolder):
+        lanes = 8
+
+    source, manifest = of(pictures, tmp_path)
+    one = manifest.with_digests(source, np.arange(9), lambda count: None)
+    many = manifest.with_digests(Wide(pictures, wanted()), np.arange(9), lambda count: None)
+    assert one.table.equals(many.table)
+
+
+def test_what_was_found_before_an_interruption_is_kept(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Interrupted(Watched):
-        def open(self, key: str) -> BinaryIO:
-            if len(self.opened) == 2:
+    class Interrupted(LocalFolder):
+        def read(self, key: str) -> bytes:
+            if key == "007.png":
                 raise KeyboardInterrupt
-            return super().open(key)
+            return super().read(key)
 
-    monkeypatch.setattr(manifests, "_SAVE_EVERY", 1)
+        def open(self, key: str) -> BinaryIO:
+            raise DataError("must not be opened")
+
+    monkeypatch.setattr(manifests, "_TELL_EVERY", 2)
+    monkeypatch.setattr(manifests, "_SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(manifests, "_SAVE_AT_MOST", 0)
+    _, manifest = of(pictures, tmp_path)
     with pytest.raises(KeyboardInterrupt):
-        scanned(Interrupted(pictures), tmp_path)
-    source = Watched(pictures)
-    assert len(scanned(source, tmp_path).rows) == 3
-    assert source.opened == ["deep/er/c.webp"]
+        manifest.with_digests(Interrupted(pictures, wanted()), np.arange(9), lambda count: None)
+    kept = Manifest(tmp_path / "m.parquet", load(tmp_path / "m.parquet"))
+    assert np.flatnonzero(~kept.is_empty("digest")).tolist() == [0, 1, 2, 3, 4, 5]
 
 
-@pytest.mark.parametrize("damage", [b"", b"PAR1 nonsense", None])
-def test_a_damaged_manifest_is_made_anew(pictures: Path, tmp_path: Path, damage: bytes | None) -> None:
-    rows = scanned(LocalFolder(pictures), tmp_path).rows
-    path = tmp_path / "m.parquet"
-    path.write_bytes(path.read_bytes()[:-20] if damage is None else damage)
-    assert scanned(LocalFolder(pictures), tmp_path).rows == rows
+def test_images_without_a_face_are_remembered_too(pictures: Path, tmp_path: Path) -> None:
+    source, manifest = of(pictures, tmp_path)
+    assert manifest.row(0).face is None
+    found = manifest.with_faces(source, np.array([0, 2]), lambda count: None)
+    assert [found.row(place).face for place in range(3)] == [[], None, []]
+    assert found.face(0) is None and found.face(1) is None
 
 
-def test_bad_files_are_kept_with_the_reason_and_not_opened_again(pictures: Path, tmp_path: Path) -> None:
-    (pictures / "empty.jpg").touch()
-    (pictures / "random.png").write_bytes(bytes(range(256)) * 4)
-    (pictures / "phone.heic").write_bytes(b"x")
-    (pictures / "gone.png").symlink_to(pictures / "nowhere.png")
-    source = Watched(pictures)
-    problems = {row.key: row.problem for row in scanned(source, tmp_path).rows if row.problem}
-    assert problems == {
-        "empty.jpg": "the file is empty (0 bytes)",
-        "gone.png": "it cannot be opened (no such file or directory)",
-        "phone.heic": "pictures of this kind are not read; save it as PNG or JPEG",
-        "random.png": "it is not an image of a kind that can be read, or it is damaged",
-    }
-    source.opened.clear()
-    scanned(source, tmp_path)
-    assert source.opened == ["gone.png"]
+def test_a_face_is_a_box() -> None:
+    assert Manifest(Path("m"), table_of([Row("a", "1", 9, face=[1, 2, 3, 4])])).face(0) == Box(1, 2, 3, 4)
 
 
-def test_a_name_that_is_not_text_is_told(pictures: Path, tmp_path: Path) -> None:
-    with open(os.fsencode(pictures) + b"/\xff.png", "wb") as file:
-        file.write(b"x")
-    (row,) = (row for row in scanned(LocalFolder(pictures), tmp_path).rows if row.problem)
-    assert row.problem == "its name is not valid UTF-8; rename it"
-    assert len(scanned(LocalFolder(pictures), tmp_path).rows) == 4
+def test_damaged_images_stay_out_with_their_reason(pictures: Path, tmp_path: Path) -> None:
+    _, manifest = of(pictures, tmp_path)
+    found = manifest.rejecting({"003.png": "broken", "005.png": "also broken"})
+    assert {row.key: row.problem for row in map(found.row, range(9)) if row.problem} == {
+        "003.png": "broken", "005.png": "also broken",
+    }  # fmt: skip
+    assert load(tmp_path / "m.parquet").equals(found.table)
 
 
-def test_hidden_files_system_folders_and_circles_of_links_are_passed_over(pictures: Path, tmp_path: Path) -> None:
-    for name in (".hidden.png", ".Trashes/x.png", ".ipynb_checkpoints/x.png", "__MACOSX/._x.png"):
-        save(pictures / name) if "._" not in name else None
-    (pictures / "deep" / "circle").symlink_to(pictures)
-    save(tmp_path / "elsewhere" / "linked.png")
-    (pictures / "link").symlink_to(tmp_path / "elsewhere")
-    keys = [row.key for row in scanned(LocalFolder(pictures), tmp_path).rows]
-    assert keys == ["a.jpg", "b.png", "deep/er/c.webp", "link/linked.png"]
-
-
-def test_a_folder_with_the_name_of_an_image_is_still_a_folder(tmp_path: Path) -> None:
-    save(tmp_path / "pictures" / "odd.jpg" / "a.png")
-    assert [row.key for row in scanned(LocalFolder(tmp_path / "pictures"), tmp_path).rows] == ["odd.jpg/a.png"]
-
-
-def test_nothing_is_written_beside_the_images(pictures: Path, tmp_path: Path) -> None:
-    def listing() -> Iterator[tuple[str, float]]:
-        for parent, folders, files in os.walk(pictures):
-            for name in [*folders, *files]:
-                yield os.path.join(parent, name), os.stat(os.path.join(parent, name)).st_mtime
-
-    before = sorted(listing())
-    source = LocalFolder(pictures)
-    scanned(source, tmp_path, with_captions=True).with_digests(source, ["a.jpg"], advance=lambda count: None)
-    assert sorted(listing()) == before
-
-
-def test_a_cache_folder_that_cannot_be_written_is_told(pictures: Path, tmp_path: Path) -> None:
-    (tmp_path / "cache").write_text("in the way")
-    with pytest.raises(DataError, match="cannot write .*cache/m.parquet: .*A file is in the way"):
-        scanned(LocalFolder(pictures), tmp_path / "cache")
-
-
-def test_a_vanished_folder_is_told(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match="cannot read .*gone.*: no such file or directory. Check instance_data_dir"):
-        list(LocalFolder(tmp_path / "gone").items())
-
-
-def test_listing_gives_facts_without_opening(pictures: Path) -> None:
-    source = Watched(pictures)
-    items = {item.key: item for item in source.items()}
-    found = (pictures / "a.jpg").stat()
-    assert items["a.jpg"] == Item("a.jpg", f"{found.st_size}-{found.st_mtime_ns}-{found.st_ctime_ns}", found.st_size)
-    assert source.opened == []
+def test_no_rows_have_the_same_columns_as_many() -> None:
+    assert table_of([]).schema.equals(schema())
+    assert table_of([Row("a", "1", 9)]).schema.equals(schema())

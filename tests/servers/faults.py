@@ -7,6 +7,7 @@ requests arrive: the same seed gives the same faults, however many threads there
 from __future__ import annotations
 
 import http.client
+import re
 import socket
 import struct
 import threading
@@ -30,7 +31,8 @@ class Request(NamedTuple):
 
 FAULTS = ("slow down", "internal error", "truncated", "flipped", "stall", "reset", "lost answer")
 """What can happen: a 503, a 500, half a body, a wrong byte, half a body and then nothing, a connection that is cut
-before the request is passed on, and one that is cut after it was."""
+before the request is passed on, and one that is cut after it was. There is also "bare", for a service that says less
+than it should."""
 
 Plan = Callable[[Request], str | None]
 """Which fault a request meets; none for most."""
@@ -150,6 +152,8 @@ class _Handler(BaseHTTPRequestHandler):
         if fault == "lost answer":
             self._cut()
             return
+        if fault == "bare":
+            status, headers, data = _bare(status, headers, data)
         size = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(data))
         self._head(status, {**headers, "Content-Length": size})
         self._body(fault, b"" if self.command == "HEAD" else data)
@@ -187,6 +191,13 @@ class _Handler(BaseHTTPRequestHandler):
         self.connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         self.close_connection = True
         self.connection.close()
+
+
+def _bare(status: int, headers: Mapping[str, str], data: bytes) -> tuple[int, Mapping[str, str], bytes]:
+    """What a simpler service would answer: parts do not say that they are parts, and lists not how they go on."""
+    kept = {name: value for name, value in headers.items() if name.lower() != "content-range"}
+    listing = re.sub(rb"<NextContinuationToken>.*</NextContinuationToken>", b"", data)
+    return 200 if status == 206 else status, kept, listing if data.startswith(b"<?xml") else data
 
 
 _ANSWERS = {"slow down": (503, "SlowDown"), "internal error": (500, "InternalError")}

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import atexit
+import ctypes
 import json
 import os
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -98,6 +100,7 @@ def running() -> Iterator[S3Server]:
         env={**os.environ, "AWS_ACCESS_KEY_ID": KEY, "AWS_SECRET_ACCESS_KEY": SECRET, "TMPDIR": str(folder)},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
+        preexec_fn=_die_with_us,
     )
     try:
         _wait_for(f"http://127.0.0.1:{port + 3}", process)
@@ -106,11 +109,18 @@ def running() -> Iterator[S3Server]:
         process.kill()  # nothing in there is worth a clean end
         process.wait()
         shutil.rmtree(folder, ignore_errors=True)
+        _sweep(port)
 
 
 def weed() -> str | None:
     """The program, beside this Python or anywhere else."""
     return shutil.which("weed", path=os.pathsep.join([str(Path(sys.executable).parent), os.environ.get("PATH", "")]))
+
+
+def _die_with_us() -> None:
+    """Ask Linux to end the server when the tests are killed."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)
 
 
 def _command(folder: Path, port: int) -> list[str]:
@@ -129,6 +139,14 @@ def _command(folder: Path, port: int) -> list[str]:
         **{"s3.config": folder / "s3.json", "s3.autoCreateBucket": "false"},
     }
     return [str(weed()), f"-logdir={folder}", "mini", *(f"-{name}={value}" for name, value in options.items())]
+
+
+def _sweep(port: int) -> None:
+    """Remove the sockets that it leaves behind, wherever its folder is."""
+    ours = {port + number + more for number in range(5) for more in (0, 10000)}
+    for path in Path("/tmp").glob("seaweedfs-*.sock"):
+        if int(path.stem.rpartition("-")[2]) in ours:
+            path.unlink(missing_ok=True)
 
 
 def _free_ports() -> int:

@@ -212,6 +212,18 @@ def test_parts_end_where_the_object_ends(server: S3Server) -> None:
         objects.read_part("missing", 0, 5)
 
 
+def test_a_service_that_says_less_than_it_should_is_understood(server: S3Server) -> None:
+    bucket, files = server.new_bucket(), [f"p/{number}" for number in range(9)]
+    with between(server.endpoint, always("bare")) as proxy:
+        objects = Objects(server.address(bucket, endpoint=proxy.endpoint), FAST)
+        for key in files:
+            objects.write(key, b"0123456789")
+        assert [found.key for found in objects.list("p/", page_size=4)] == files
+        assert objects.read_part("p/0", 3, 4)[:2] == (b"3456", 10)
+        assert objects.read_part("p/0", 0, 100)[:2] == (b"0123456789", 10)
+        assert objects.read_part("p/0", 8, 100)[:2] == (b"89", 10)
+
+
 def test_parts_of_two_contents_are_never_mixed(server: S3Server) -> None:
     objects = Objects(server.address(server.new_bucket()), FAST)
     objects.write("a", b"old content")

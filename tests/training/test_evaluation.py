@@ -3,13 +3,13 @@
 from pathlib import Path
 
 import pytest
+from house import data_set, draw_pictures, run, write_run
 
 from simpletuner.config import load
 from simpletuner.errors import ConfigError
 from simpletuner.progress import Evaluated, Recorded
 from simpletuner.results import Outcome
 from simpletuner.selection import Selection
-from house import data_set, draw_pictures, run, write_run
 
 
 @pytest.fixture

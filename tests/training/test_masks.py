@@ -5,11 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from house import data_set, draw_pictures, run, write_run
 from PIL import Image
 from safetensors.torch import load_file
 
 from simpletuner.progress import Recorded, StepDone
-from house import data_set, draw_pictures, run, write_run
 
 
 @pytest.fixture

@@ -46,14 +46,17 @@ def alike(dataset: Dataset, seen: Seen) -> tuple[Alike, ...]:
 def damaged(dataset: Dataset, seen: Seen) -> tuple[tuple[str, str], ...]:
     """The images that cannot be decoded although their heads look well, each with the reason."""
     records = dataset.records
-    broken = ((key, seen.damaged.get(digest)) for key, digest in zip(records.keys(), records.digests(), strict=True))
+    broken = (
+        (key, seen.damaged.get(digest)) for key, digest in zip(records.all_keys(), records.digests(), strict=True)
+    )
     return tuple((dataset.source.name(key), reason) for key, reason in broken if reason is not None)
 
 
 def shared(datasets: Sequence[Dataset]) -> Iterator[Shared]:
     """What two data sets have in common; the same place listed twice is meant so."""
     known = {
-        dataset.id: dict(zip(dataset.records.digests(), dataset.records.keys(), strict=True)) for dataset in datasets
+        dataset.id: dict(zip(dataset.records.digests(), dataset.records.all_keys(), strict=True))
+        for dataset in datasets
     }
     for one, other in combinations(datasets, 2):
         is_evaluation = (one.options.dataset_type == "eval") != (other.options.dataset_type == "eval")

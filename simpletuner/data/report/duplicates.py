@@ -172,8 +172,9 @@ def _sorted_out(joined: Numbers) -> tuple[tuple[int, ...], ...]:
     return tuple(sorted(found, key=lambda members: (-len(members), members)))
 
 
-# Measured on 987 photographs, drawings and screenshots that were halved, quartered, saved at quality 20, marked, brightened by
-# a twelfth and cropped by a hundredth on each side: nine in ten are found again, and hardly anything else is.
+# Measured on 987 photographs, drawings and screenshots: more than nine in ten are found again after they were halved,
+# quartered, saved at quality 20 or brightened by a twelfth, 87 % cropped by a hundredth on each side, 72 % with a white
+# mark in a corner. What else was found were diagrams of one kind.
 _WAVES = 32
 _VISIBLE = 1
 _MOST_GRADIENTS = 7

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from simpletuner.data.dataset import Dataset
-from simpletuner.data.items import Size
+from simpletuner.data.items import Placement, Size
+from simpletuner.data.records import Records, unique_sizes
 from simpletuner.data.sampler import Order
 from simpletuner.data.timeline import Window
 
@@ -137,11 +138,23 @@ class _Columns:
 
 
 def _columns(dataset: Dataset) -> _Columns:
-    numbers = [(*record.size, *record.placement.resize, *record.placement.bucket) for record in dataset.records]
-    wide, high, resized, resized_high, kept, kept_high = np.array(numbers, dtype=np.float64).reshape(-1, 6).T
+    wide, high, resized, resized_high, kept, kept_high = _edges(dataset.records).T
     buckets = kept * kept_high
     lost = np.maximum(0.0, 1 - buckets / (resized * resized_high))
     return _Columns(wide * high, buckets, lost, np.maximum(resized / wide, resized_high / high))
+
+
+def _edges(records: Records) -> Floats:
+    """Width and height of each image, of what it is resized to, and of its bucket."""
+    if records.follows is None and records.placer.is_shared:  # then images of one size need to be placed only once
+        sizes, which = unique_sizes(records.manifest, records.places)
+        return _rows((size, records.placer.plain(size)) for size in sizes)[which]
+    return _rows((record.size, record.placement) for record in records)
+
+
+def _rows(placed: Iterable[tuple[Size, Placement]]) -> Floats:
+    numbers = [(*size, *placement.resize, *placement.bucket) for size, placement in placed]
+    return np.array(numbers, dtype=np.float64).reshape(-1, 6)
 
 
 def _kind(dataset: Dataset) -> str:

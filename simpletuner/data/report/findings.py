@@ -70,9 +70,8 @@ def _left_out(part: Part) -> Iterator[Finding]:
     for group in facts.left:
         share = group.count / (facts.images + facts.left_out)
         weight = "serious" if share > 0.5 else "notable"
-        yield Finding(
-            weight, f"{_are(group.count, 'file')} left out: {group.reason}", _left_advice(group.reason), "left"
-        )
+        what = f"{_are(group.count, 'file')} left out: {group.reason}"
+        yield Finding(weight, what, _left_advice(group.reason), "left")
 
 
 def _left_advice(reason: str) -> str:
@@ -82,8 +81,10 @@ def _left_advice(reason: str) -> str:
 
 def _captions(part: Part) -> Iterator[Finding]:
     for odd in part.wording.odd:
+        if odd.kind == "very long" and part.wording.tokens is not None:
+            continue  # what is too long is known exactly
         weight = "serious" if odd.kind in _SILENT else "notable"
-        what = f"captions: {_count(odd.count, 'image')} with “{odd.kind}”"
+        what = f"captions of {_count(odd.count, 'image')}: {odd.kind}"
         yield Finding(weight, what, KINDS.summary(odd.kind), "captions")
 
 
@@ -93,7 +94,8 @@ def _tokens(part: Part) -> Iterator[Finding]:
         return
     if tokens.cut[1]:
         what = f"{_are(tokens.cut[1], 'caption')} longer than the {tokens.limits[1]} tokens that T5 reads"
-        advice = "Their ends are never seen. Shorten them, or raise tokenizer_max_length if it is below 512."
+        remedy = "Shorten them, or raise tokenizer_max_length." if tokens.limits[1] < _MOST_TOKENS else "Shorten them."
+        advice = f"Their ends are never seen. {remedy}"
         yield Finding("serious", what, advice, "captions")
     if tokens.cut[0]:
         what = f"{_are(tokens.cut[0], 'caption')} longer than the {tokens.limits[0]} tokens that CLIP reads"
@@ -146,6 +148,8 @@ def _count(count: int, noun: str) -> str:
 
 
 WEIGHTS = ("serious", "notable", "minor")
+
+_MOST_TOKENS = 512
 
 _SILENT = frozenset({"missing", "empty", "nothing left"})
 

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 from simpletuner.data.dataset import Dataset
@@ -29,12 +30,24 @@ class Wishes:
 
 
 @dataclass(frozen=True)
+class Companion:
+    """Images that belong to those of a data set, beside a few of them."""
+
+    id: str
+    kind: str
+    """A name of `CONDITIONING_TYPES`."""
+    place: str
+    pairs: tuple[tuple[Thumbnail, Thumbnail], ...]
+
+
+@dataclass(frozen=True)
 class Gallery:
     """Thumbnails of one data set by the places of their records."""
 
-    thumbnails: dict[int, Thumbnail]
+    thumbnails: Mapping[int, Thumbnail]
     alike: tuple[tuple[int, ...], ...]
     """The groups of images alike that are shown."""
+    companions: tuple[Companion, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -85,23 +98,33 @@ def _part(dataset: Dataset, seen: Seen, wishes: Wishes, reporter: Reporter) -> P
 
 def _galleries(datasets: Sequence[Dataset], parts: Sequence[Part], wishes: Wishes, reporter: Reporter) -> list[Gallery]:
     if not wishes.thumbnails:
-        return [Gallery({}, ()) for _ in parts]
-    budget = max(_LEAST, _MOST // len(parts))
-    wanted = [_wanted(part, budget) for part in parts]
+        return [Gallery({}, (), tuple(_companions(dataset, {}))) for dataset in datasets]
+    few = len(parts) > _MANY_PARTS
+    wanted = [_wanted(part, _FEW if few else _MANY) for part in parts]
     reporter.report(StageStarted("making thumbnails", sum(map(len, wanted))))
     found = []
     for dataset, part, places in zip(datasets, parts, wanted, strict=True):
         made = {place: _told(dataset, place, reporter) for place in places}
         shown = tuple(group.records[:_OF_A_GROUP] for group in part.alike[:_GROUPS])
-        found.append(Gallery({place: one for place, one in made.items() if one is not None}, shown))
+        thumbnails = {place: one for place, one in made.items() if one is not None}
+        found.append(Gallery(thumbnails, shown, tuple(_companions(dataset, thumbnails))))
     return found
 
 
-def _wanted(part: Part, budget: int) -> list[int]:
-    """The records to show: a few of each bucket, fewer when there are many buckets; then groups that look alike."""
-    buckets = part.facts.buckets[:budget]
-    each = max(1, budget // max(1, len(buckets)))
-    places = [place for bucket in buckets for place in bucket.examples[:each]]
+def _companions(dataset: Dataset, thumbnails: Mapping[int, Thumbnail]) -> Iterator[Companion]:
+    for condition in dataset.conditions:
+        beside = (
+            (mine, thumbnail(condition.dataset, condition.dataset.records[place]))
+            for place, mine in islice(thumbnails.items(), _PAIRS)
+        )
+        pairs = tuple((mine, other) for mine, other in beside if other is not None)
+        yield Companion(condition.dataset.id, condition.kind, condition.dataset.source.name(""), pairs)
+
+
+def _wanted(part: Part, counts: Sequence[int]) -> list[int]:
+    """The records to show: `counts` of each bucket, the fullest one first; then groups that look alike."""
+    buckets = zip(part.facts.buckets, counts, strict=False)
+    places = [place for bucket, count in buckets for place in bucket.examples[:count]]
     alike = [place for group in part.alike[:_GROUPS] for place in group.records[:_OF_A_GROUP]]
     return list(dict.fromkeys([*places, *alike]))
 
@@ -112,7 +135,9 @@ def _told(dataset: Dataset, place: int, reporter: Reporter) -> Thumbnail | None:
     return made
 
 
-_MOST = 240
-_LEAST = 24
+_MANY_PARTS = 4
+_MANY = (6,) * 6 + (2,) * 18
+_FEW = (4,) * 6 + (1,) * 6
+_PAIRS = 4
 _GROUPS = 12
 _OF_A_GROUP = 4

@@ -63,7 +63,7 @@ def _all(datasets: Sequence[Dataset]) -> list[_Wanted]:
     """Every image once, whatever the number of data sets and names it has."""
     found: dict[str, _Wanted] = {}
     for dataset in datasets:
-        for key, digest in zip(dataset.records.keys(), dataset.records.digests(), strict=True):
+        for key, digest in zip(dataset.records.all_keys(), dataset.records.digests(), strict=True):
             found.setdefault(digest, _Wanted(dataset, key, digest))
     return list(found.values())
 

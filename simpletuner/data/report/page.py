@@ -10,7 +10,7 @@ from simpletuner.data.caption_lint import KINDS
 from simpletuner.data.items import Size
 from simpletuner.data.report.facts import Bin, Bucket
 from simpletuner.data.report.findings import Finding, Part
-from simpletuner.data.report.inspection import Gallery, Report
+from simpletuner.data.report.inspection import Companion, Gallery, Report
 from simpletuner.data.report.thumbnails import Thumbnail
 
 
@@ -47,6 +47,7 @@ class Chapter:
     tokens: tuple[Column, ...]
     shelves: tuple[Shelf, ...]
     alike: tuple[tuple[Thumbnail, ...], ...]
+    companions: tuple[Companion, ...]
     fullest: int
     """How many images the fullest bucket holds."""
 
@@ -77,7 +78,7 @@ def share(value: float) -> str:
 
 def within(name: str, place: str) -> str:
     """A file name without the place that all of them share."""
-    return name.removeprefix(place).lstrip("/\\") or name
+    return (name.startswith(place) and name[len(place) :].lstrip("/\\")) or name
 
 
 def _chapter(number: int, report: Report) -> Chapter:
@@ -91,6 +92,7 @@ def _chapter(number: int, report: Report) -> Chapter:
         tokens=tuple(_columns(tokens.lengths, "tokens", above=tokens.limits[1])) if tokens else (),
         shelves=tuple(_shelves(part, gallery)),
         alike=tuple(_alike(gallery)),
+        companions=gallery.companions,
         fullest=max(bucket.images for bucket in part.facts.buckets),
     )
 

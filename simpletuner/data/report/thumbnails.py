@@ -14,7 +14,7 @@ from simpletuner.data.dataset import Dataset
 from simpletuner.data.geometry import LARGEST
 from simpletuner.data.items import Box, Placement, Record, Size
 
-EDGE = 168
+EDGE = 160
 """The longer edge of a thumbnail in pixels."""
 
 

@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
+from simpletuner.data import captions
 from simpletuner.data.caption_lint import Captioned, Statistics, lint, statistics
 from simpletuner.data.dataset import Dataset
 from simpletuner.data.report.facts import Bin, binned
@@ -73,8 +74,10 @@ def wording(dataset: Dataset, tokenizers: Tokenizers | None, reporter: Reporter)
 
 
 def _captioned(dataset: Dataset) -> Iterator[Captioned]:
-    for record, row in zip(dataset.records, dataset.records.rows(), strict=True):
-        yield Captioned(record.key, None if row.captions is None else tuple(row.captions), record.captions)
+    rules = dataset.records.rules
+    for row in dataset.records.rows():
+        texts = None if row.captions is None else tuple(row.captions)
+        yield Captioned(row.key, texts, captions.alternatives(row.key, texts, rules))
 
 
 def _odd(dataset: Dataset, images: Sequence[Captioned]) -> Iterator[Odd]:

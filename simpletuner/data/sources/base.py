@@ -299,6 +299,8 @@ class DataBackend(Section):
 
     place_option: ClassVar[str] = "type"
     """The option that says where the images are, for advice in messages."""
+    keeps_downloads: ClassVar[bool] = False
+    """Whether something of the images is kept in `cache_dir`, which then has a folder of its own by default."""
     own_strategy: ClassVar[str] = ""
     """Where captions come from unless the entry says so; empty for what holds in the whole run."""
 

@@ -108,6 +108,7 @@ class HubColumns(Section):
 class HuggingFace(DataBackend):
     """A data set on the Hugging Face Hub, or in a folder: Parquet files, images, or what save_to_disk wrote."""
 
+    keeps_downloads: ClassVar[bool] = True
     place_option: ClassVar[str] = "dataset_name"
     own_strategy: ClassVar[str] = "huggingface"
 
@@ -158,6 +159,7 @@ class HuggingFace(DataBackend):
             revision=block.revision or self.revision,
             cache_dir=block.cache_dir or self.cache_dir,
             processes=min(processes, os.cpu_count() or 1),
+            id=self.id,
         )
 
     def _columns(self, block: HubColumns) -> Columns:

@@ -16,6 +16,7 @@ from simpletuner.storage.local import LocalStore
 class Webshart(DataBackend):
     """Images in tar shards (WebDataset), on the Hub, on a web server or in a folder."""
 
+    keeps_downloads: ClassVar[bool] = True
     place_option: ClassVar[str] = "source"
     own_strategy: ClassVar[str] = "webshart"
 
@@ -51,6 +52,7 @@ class Webshart(DataBackend):
         """The shards, which are looked through when they are first needed."""
         return Shards(
             self._place(self.source, self.subfolder),
+            id=self.id,
             indexes=self._place(self.metadata) if self.metadata else None,
             store=LocalStore(self.cache_dir) if self.cache_dir else None,
             caption_keys=self.caption_column,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING
 
@@ -12,7 +12,15 @@ from simpletuner.models.sources import fingerprint
 from simpletuner.schema import words
 
 if TYPE_CHECKING:
-    from simpletuner.models.family import Compute, Denoiser, LatentCodec, SamplingSchedule, TextEncoder, Weights
+    from simpletuner.models.family import (
+        Compute,
+        Denoiser,
+        LatentCodec,
+        SamplingSchedule,
+        TextEncoder,
+        TextSettings,
+        Weights,
+    )
 
 from simpletuner.models.family import Weights as _Weights
 
@@ -81,21 +89,22 @@ class Flux:
         """The modelspec name, such as ``flux-1-dev/lora``."""
         return f"flux-1-{weights.flavour or 'dev'}/lora"
 
-    def text_recipe(self, weights: Weights, precisions: Sequence[str], max_length: int | None) -> str:
+    def text_recipe(self, weights: Weights, settings: TextSettings) -> str:
         """Both encoders and tokenizers, their precision, and the length that prompts are padded to."""
         folders = ("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2")
         parts = [fingerprint(weights.base, folder, weights.revision) for folder in folders]
-        return "/".join(["flux-text-1", *parts, str(weights.variant), *precisions, str(max_length)])
+        how = (*settings.precisions, str(settings.max_length), settings.padding)
+        return "/".join(["flux-text-2", *parts, str(weights.variant), *how])
 
     def latent_recipe(self, weights: Weights) -> str:
         """The autoencoder's weights."""
         return "/".join(["flux-latents-1", fingerprint(weights.vae, "vae", weights.revision), str(weights.variant)])
 
     def text_encoder(
-        self, weights: Weights, precisions: Sequence[str], max_length: int | None, compute: Compute
+        self, weights: Weights, settings: TextSettings, compute: Compute
     ) -> AbstractContextManager[TextEncoder]:
         """CLIP-L and T5, with their tokenizers."""
-        return text.open_encoders(weights, precisions, max_length, compute)
+        return text.open_encoders(weights, settings.precisions, settings.max_length, compute, padding=settings.padding)
 
     def codec(
         self, weights: Weights, compute: Compute, *, tiling: bool, slicing: bool

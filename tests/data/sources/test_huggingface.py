@@ -4,6 +4,8 @@ import io
 import json
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
@@ -186,6 +188,14 @@ def test_a_row_without_an_image_says_so(tmp_path: Path) -> None:
     assert [item.problem for item in listed(tmp_path / "holes")] == ["", "its row holds no image"]
 
 
+def test_images_are_known_without_the_marks_of_the_library(tmp_path: Path) -> None:
+    cells = pa.array([{"bytes": data} for data in ROWS["image"]], pa.struct([("bytes", pa.binary())]))
+    pq.write_table(pa.table({"picture": cells, "json": [{"prompt": "x"}] * 3}), tmp_path / "t.parquet")
+    source = opened(tmp_path / "t.parquet", cache_dir=str(tmp_path / "cache"))
+    assert [source.read(item.key) for item in source.items()] == ROWS["image"]
+    assert {item.captions for item in source.items()} == {("x",)}
+
+
 def test_bare_bytes_are_images_too(tmp_path: Path) -> None:
     datasets.Dataset.from_dict({"jpg": ROWS["image"], "txt": ["a", "b", "c"]}).save_to_disk(str(tmp_path / "bytes"))
     source = opened(tmp_path / "bytes", huggingface={"caption_column": "txt", "filter_func": {"min_width": 50}})
@@ -200,7 +210,7 @@ def test_bare_bytes_are_images_too(tmp_path: Path) -> None:
     ("options", "told"),
     [
         ({"image_column": "picture"}, "has no column 'picture'; its columns are image, caption, spare"),
-        ({"image_column": "caption"}, r"'caption' of .* holds no images\. The columns with images are image\."),
+        ({"image_column": "caption"}, r"holds no images in column 'caption'\. The columns with images are image\."),
         ({"caption_column": "txt", "huggingface": {"width_column": "w"}}, "has no columns 'txt' and 'w'; its columns"),
         ({"huggingface": {"filter_func": {"quality_thresholds": {"nice": 1}}}}, "has no column 'nice'"),
         (

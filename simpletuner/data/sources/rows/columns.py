@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
-from simpletuner.errors import DataError
+from simpletuner.data.sources.rows.load import Address
 
 if TYPE_CHECKING:
     from datasets import Dataset, Features
@@ -34,16 +34,16 @@ class Columns:
         return tuple(dict.fromkeys([*self.captions, *self.fallbacks, *sizes, *self.others]))
 
 
-def settled(columns: Columns, dataset: Dataset, name: str) -> Columns:
+def settled(columns: Columns, dataset: Dataset, address: Address) -> Columns:
     """The same with the columns that nobody named; one DataError tells of every name that is wrong."""
     features = dataset.features
     known = set(_paths(features))
     wrong = [path for path in (columns.image, *columns.texts) if path and path not in known]
     if wrong:
-        raise DataError(f"data set {name} has no {_named(wrong)}; its columns are {', '.join(features)}.")
-    image = columns.image or _only_image(features, name)
+        raise address.error(f"has no {_named(wrong)}; its columns are {', '.join(features)}.")
+    image = columns.image or _only_image(features, address)
     if not _holds_images(features, image):
-        raise DataError(f"column '{image}' of data set {name} holds no images. {_images_of(features)}")
+        raise address.error(f"holds no images in column '{image}'. {_images_of(features)}")
     captions = columns.captions or tuple(path for path in _USUAL_CAPTIONS if path in known)[:1]
     return replace(columns, image=image, captions=captions)
 
@@ -63,12 +63,12 @@ def _paths(kinds: Mapping[str, object], before: str = "") -> Iterator[str]:
             yield from _paths(kind, f"{before}{name}.")
 
 
-def _only_image(features: Features, name: str) -> str:
+def _only_image(features: Features, address: Address) -> str:
     found = [column for column in features if _holds_images(features, column)]
     usual = [column for column in _USUAL_IMAGES if column in found]
     if usual or len(found) == 1:
         return (usual or found)[0]
-    raise DataError(f"data set {name}: set image_column. {_images_of(features)}")
+    raise address.error(f"needs an image_column. {_images_of(features)}")
 
 
 def _holds_images(features: Features, column: str) -> bool:
@@ -76,6 +76,8 @@ def _holds_images(features: Features, column: str) -> bool:
     from datasets import Image, Value
 
     kind = features.get(column)
+    if isinstance(kind, Mapping):  # what libraries other than this one make of an image
+        return "bytes" in kind
     return isinstance(kind, Image) or (isinstance(kind, Value) and kind.dtype in {"binary", "large_binary"})
 
 
@@ -92,4 +94,4 @@ def _named(columns: Iterable[str]) -> str:
 
 
 _USUAL_IMAGES = ("image", "jpg", "png", "webp")
-_USUAL_CAPTIONS = ("caption", "text", "captions", "prompt", "description")
+_USUAL_CAPTIONS = ("caption", "text", "captions", "prompt", "txt", "json.caption", "json.prompt", "description")

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,6 +27,8 @@ class Address:
     cache_dir: Path | None = None
     """Where downloads and the library's own copies are kept; its usual place unless given."""
     processes: int = 1
+    id: str = field(default="", compare=False, repr=False)
+    """The data set of the run, for messages."""
 
     @property
     def path(self) -> Path:
@@ -35,13 +38,24 @@ class Address:
     def __str__(self) -> str:
         return f"{self.name} ({self.split})"
 
+    def error(self, text: str) -> DataError:
+        """What is wrong with these rows, with the names that the user gave them."""
+        return DataError(f"data set '{self.id}': dataset_name {self} {text}")
+
 
 def load(address: Address) -> Dataset:
     """All rows of one split, ready on this machine; a DataError says what is wrong with the address."""
+    _refuse_without_library(address)
     with _failures_told(address), _quiet():
         if _is_saved(address.path):
             return _from_disk(address)
         return _from_files(address) if address.path.is_file() else _from_folder_or_hub(address)
+
+
+def _refuse_without_library(address: Address) -> None:
+    found = find_spec("datasets")
+    if found is None or found.origin is None:  # a folder called datasets, such as ours for images, has no origin
+        raise address.error("needs the library datasets. Install it: pip install 'simpletuner[hub]'")
 
 
 def _is_saved(path: Path) -> bool:
@@ -105,7 +119,7 @@ def _failures_told(address: Address) -> Iterator[None]:
     # ValueError: an unknown split or subset; RuntimeError: a data set that is a program; OSError: network and disk.
     except (DatasetsError, OSError, ValueError, RuntimeError, pa.ArrowException) as error:
         reason = _reason(error)
-        raise DataError(f"data set {address} cannot be loaded: {reason}. {_advice(reason)}") from error
+        raise address.error(f"cannot be loaded: {reason}. {_advice(reason)}") from error
 
 
 def _reason(error: BaseException) -> str:

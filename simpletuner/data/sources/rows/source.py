@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+from typing import TYPE_CHECKING, BinaryIO, NamedTuple
 
 import xxhash
 
@@ -69,7 +69,7 @@ class Rows:
 
     def prepare(self, reporter: Reporter) -> None:
         """Fetch the data set, and check its columns."""
-        reporter.report(StageStarted(f"loading {self._wanted.address}", 0))
+        reporter.report(StageStarted(f"loading data set '{self._wanted.address.id}'", 0))
         _ = self._opened
 
     def items(self) -> Iterator[Item]:
@@ -98,7 +98,7 @@ class Rows:
     def _opened(self) -> _Opened:
         dataset = load(self._wanted.address)
         asked = replace(self._wanted.columns, others=self._wanted.rules.columns(dataset.features))
-        columns = settled(asked, dataset, str(self._wanted.address))
+        columns = settled(asked, dataset, self._wanted.address)
         return _Opened(dataset, columns, labels(dataset), _stamp(dataset, columns, self._wanted.part))
 
     @cached_property
@@ -114,7 +114,7 @@ class Rows:
         for offset, (size_bytes, path) in enumerate(zip(_lengths(column), _paths(column), strict=True)):
             yield self._item(start + offset, size_bytes, path, cells[offset])
 
-    def _item(self, number: int, size_bytes: int | None, path: str | None, row: Mapping[str, Any]) -> Item:
+    def _item(self, number: int, size_bytes: int | None, path: str | None, row: Mapping[str, object]) -> Item:
         version = stamped(self._opened.stamp, number)
         problem = ""
         if size_bytes is None:
@@ -130,19 +130,19 @@ class Rows:
             problem=problem,
         )
 
-    def _captions(self, row: Mapping[str, Any]) -> tuple[str, ...] | None:
+    def _captions(self, row: Mapping[str, object]) -> tuple[str, ...] | None:
         columns = self._opened.columns
         if not columns.captions and not columns.fallbacks:
             return None
         found = texts([self._said(row, path) for path in columns.captions])
         return found or first_said(self._said(row, path) for path in columns.fallbacks)
 
-    def _said(self, row: Mapping[str, Any], path: str) -> object:
+    def _said(self, row: Mapping[str, object], path: str) -> object:
         value = within(row, path)
         words = self._opened.labels.get(path)
         return words[value] if words and isinstance(value, int) and 0 <= value < len(words) else value
 
-    def _size(self, row: Mapping[str, Any]) -> Size | None:
+    def _size(self, row: Mapping[str, object]) -> Size | None:
         columns, part = self._opened.columns, self._wanted.part
         found = size(within(row, columns.width or ""), within(row, columns.height or ""))
         return found if found is None or part is None else size(found.width // part.of, found.height)
@@ -159,13 +159,13 @@ class Rows:
     def _number(self, key: str) -> int:
         number = key.removesuffix(_SUFFIX)
         if not number.isdecimal() or int(number) >= len(self._table):
-            raise DataError(f"data set {self._wanted.address} has no {key}: it has {len(self._table)} rows.")
+            raise self._wanted.address.error(f"has no {key}: it has {len(self._table)} rows. Start the run anew.")
         return int(number)
 
     def _file(self, number: int) -> bytes:
         """The bytes in a row, or those of the file that it names."""
         cell = self._table[number : number + 1].column(0)[0].as_py()
-        data, path = (cell["bytes"], cell["path"]) if isinstance(cell, dict) else (cell, None)
+        data, path = (cell["bytes"], cell.get("path")) if isinstance(cell, dict) else (cell, None)
         if data is not None:
             return bytes(data)
         try:
@@ -193,7 +193,7 @@ def _paths(column: pa.ChunkedArray) -> list[str | None]:
     import pyarrow as pa
     import pyarrow.compute as pc
 
-    if not pa.types.is_struct(column.type):
+    if not pa.types.is_struct(column.type) or column.type.get_field_index("path") < 0:
         return [None] * len(column)
     paths: list[str | None] = pc.struct_field(column, "path").to_pylist()
     return paths

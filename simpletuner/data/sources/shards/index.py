@@ -6,6 +6,7 @@ The JSON is that of the webshart library, so that indexes which others have made
 
 from __future__ import annotations
 
+import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -20,7 +21,7 @@ from simpletuner.data.sources.base import CAPTION_SUFFIX, IMAGE_SUFFIXES, OTHER_
 from simpletuner.data.sources.shards.places import COMPRESSED, Place, Shard
 from simpletuner.data.spelling import decode_text
 from simpletuner.errors import DataError
-from simpletuner.storage.ranged import open_ranged
+from simpletuner.storage.ranged import RangedFile
 
 
 class Picture(NamedTuple):
@@ -46,33 +47,41 @@ Files = dict[str, dict[str, Any]]
 """What is known of each file in a shard; Any because it is JSON."""
 
 
-def make(place: Place, ready: bytes | None, shard: Shard) -> bytes:
-    """The index of a shard: a ready one completed with captions, or one from the headers of its tar file."""
+def make(place: Place, shard: Shard, *, ready: bytes | None, caption_keys: Sequence[str]) -> bytes:
+    """The index of a shard: a ready one completed with captions, or one from the headers of its tar file.
+
+    Args:
+        place: Where the shard is.
+        shard: What is looked through, if there is no ready index of it.
+        ready: The index that somebody else made.
+        caption_keys: Which keys of the .json files in the shard are captions; the usual ones unless given.
+    """
     files, problem = _checked(ready, shard), ""
     if files is None:
         files, problem = _walked(place, shard)
     _read_captions(files, place, shard)
-    pictures = {name: entry for name, entry in files.items() if _suffix(name) in _PICTURES}
+    pictures = {name: _kept(entry, caption_keys) for name, entry in files.items() if _suffix(name) in _PICTURES}
     kept = {"filesize": shard.size, "problem": problem, "files": pictures}
     return json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
 
 
-def read(data: bytes, caption_keys: Sequence[str]) -> Index:
-    """The images that an index lists.
-
-    Args:
-        data: What `make` gave.
-        caption_keys: Which keys of the .json files in the shard are captions; the usual ones unless given.
-    """
+def read(data: bytes) -> Index:
+    """The images that `make` listed."""
     whole = json.loads(data)
-    pictures = [_picture(name, entry, caption_keys) for name, entry in whole["files"].items()]
-    return Index(pictures, whole["problem"])
+    return Index([_picture(name, entry) for name, entry in whole["files"].items()], whole["problem"])
 
 
-def _picture(name: str, entry: Mapping[str, Any], caption_keys: Sequence[str]) -> Picture:
+def _picture(name: str, entry: Mapping[str, Any]) -> Picture:
     found = size(entry.get("width"), entry.get("height"))
+    captions = tuple(entry.get("captions", ()))
+    return Picture(name, entry["offset"], entry["length"], found, captions, entry.get("sha256", ""))
+
+
+def _kept(entry: Mapping[str, Any], caption_keys: Sequence[str]) -> dict[str, Any]:
+    """What is worth keeping of an image."""
+    kept = {key: entry[key] for key in ("offset", "length", "width", "height", "sha256") if key in entry}
     captions = _captions(entry, caption_keys)
-    return Picture(name, entry["offset"], entry["length"], found, captions, entry.get("sha256") or "")
+    return {**kept, "captions": captions} if captions else kept
 
 
 def _captions(entry: Mapping[str, Any], caption_keys: Sequence[str]) -> tuple[str, ...]:
@@ -111,14 +120,15 @@ def _walked(place: Place, shard: Shard) -> tuple[Files, str]:
     if shard.name.lower().endswith(COMPRESSED):
         return {}, "a compressed shard cannot be read by range; unpack it to a .tar file"
     files: Files = {}
-    file = open_ranged(lambda start, length: place.fetch(shard, start, min(length, place.piece)), b"", shard.size)
-    with file:
+    raw = RangedFile(lambda start, length: place.fetch(shard, start, min(length, place.piece)), b"", shard.size)
+    with _Careful(raw) as file:
         try:
             for name, entry in _members(file):
                 if entry["offset"] + entry["length"] > shard.size:
                     return files, _damage(entry["offset"], files)
                 files[name] = entry
-        except (tarfile.TarError, ValueError, OSError) as error:
+        # RecursionError: the library reads headers that are about headers by calling itself.
+        except (tarfile.TarError, ValueError, OSError, RecursionError) as error:
             return files, f"{_damage(file.tell(), files)} ({error})"
     return files, ""
 
@@ -127,12 +137,24 @@ def _members(file: BinaryIO) -> Iterator[tuple[str, dict[str, Any]]]:
     """Each file in a tar file; TarError where its headers end before it does."""
     with tarfile.open(fileobj=file, mode="r:") as tar:
         for info in tar:
+            if info.size < 0:
+                raise tarfile.ReadError("a header tells of less than nothing")
             if info.isreg() and _suffix(info.name) in _WANTED:
                 yield _clean(info.name), _member(tar, info)
         # The library takes a damaged header for the end; the true end is a block of zeros, or that of the file.
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
             raise tarfile.ReadError("a header is damaged")
+
+
+class _Careful(io.BufferedReader):
+    """A tar file of which the library cannot read all at once, whatever a header claims."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        """Some bytes; TarError when a header makes the library want too many."""
+        if size is None or not 0 <= size <= _LARGEST_READ:
+            raise tarfile.ReadError(f"a header claims to be {size} bytes long")
+        return super().read(size)
 
 
 def _member(tar: tarfile.TarFile, info: tarfile.TarInfo) -> dict[str, Any]:
@@ -214,4 +236,5 @@ _PICTURES = IMAGE_SUFFIXES | OTHER_PICTURES
 _TEXTS = (CAPTION_SUFFIX, ".json")
 _WANTED = _PICTURES | set(_TEXTS)
 _LONGEST_TEXT = 2**20
+_LARGEST_READ = 2**26
 _USUAL_CAPTIONS = ("captions", "caption", "text", "prompt", "description")

@@ -11,6 +11,7 @@ from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
 from simpletuner.data.connections import shown
+from simpletuner.data.lanes import together
 from simpletuner.data.sources.shards.ranges import Ranges
 from simpletuner.errors import DataError
 from simpletuner.storage.local import version_of
@@ -132,7 +133,8 @@ class WebPlace:
         if not addresses:
             raise DataError(f"{shown(self._address)} is not the address of a .tar file. {_NAME_THEM}")
         self._shards = dict(zip(_names(addresses), addresses, strict=True))
-        return [Shard(name, *self._ranges.look(address)) for name, address in self._shards.items()]
+        found = together(self.lanes, self._ranges.look, list(self._shards.values()))
+        return [Shard(name, size, version) for name, (size, version) in zip(self._shards, found, strict=True)]
 
     def fetch(self, shard: Shard, start: int, length: int) -> bytes:
         """A part of a tar file."""
@@ -234,15 +236,15 @@ class HubPlace:
             yield
         except GatedRepoError as error:
             advice = "accept its licence on its page on the Hub, and set hf_token or HF_TOKEN"
-            raise DataError(f"data set {name} is gated: {advice}.") from error
+            raise DataError(f"{name} is gated: {advice}.") from error
         except RepositoryNotFoundError as error:
-            advice = "check source, and set hf_token or HF_TOKEN for a private one"
-            raise DataError(f"data set {name} is not on the Hub, or not open to you: {advice}.") from error
+            advice = "check its name, and set hf_token or HF_TOKEN for a private one"
+            raise DataError(f"{name} is not on the Hub, or not open to you: {advice}.") from error
         except EntryNotFoundError as error:
-            raise DataError(f"data set {name} has no folder '{self._subfolder}'. Change subfolder.") from error
+            raise DataError(f"{name} has no folder '{self._subfolder}'. Change subfolder.") from error
         except (network_error, OSError, ValueError) as error:
             reason = str(error).strip().partition("\n")[0].rstrip(".") or type(error).__name__
-            raise DataError(f"data set {name} could not be looked up on the Hub: {reason}. {_CHECK_SOURCE}") from error
+            raise DataError(f"{name} could not be looked up on the Hub: {reason}. {_CHECK_SOURCE}") from error
 
 
 def place_of(source: str, *, subfolder: str | None = None, token: str | None = None) -> Place:

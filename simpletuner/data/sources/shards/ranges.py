@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
@@ -22,6 +22,28 @@ class Found(NamedTuple):
     version: str
 
 
+class _Answer(NamedTuple):
+    """What came back for one request."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+
+    @property
+    def is_success(self) -> bool:
+        return 200 <= self.status < 300
+
+    @property
+    def total(self) -> int | None:
+        """The size of the whole file, where the answer to a part of it says it."""
+        told = self.headers.get("Content-Range", "").rpartition("/")[2]
+        return int(told) if told.isdecimal() else None
+
+    @property
+    def version(self) -> str:
+        return (self.headers.get("ETag") or self.headers.get("Last-Modified") or "").strip('"')
+
+
 class Ranges:
     """Reads files by range; connections are kept open, and redirections are followed once for each file."""
 
@@ -35,35 +57,37 @@ class Ranges:
     def look(self, address: str) -> Found:
         """Size and version of a file."""
         answer = self._ask(address, 0, 1)
-        if answer.status_code == _NO_SUCH_RANGE and answer.headers.get("Content-Range", "").endswith("/0"):
-            return Found(0, _version(answer))
-        total = answer.headers.get("Content-Range", "").rpartition("/")[2]
-        if answer.status_code != _PART or not total.isdecimal():
-            raise self._refused(address, answer)
-        return Found(int(total), _version(answer))
+        if answer.status == _NO_SUCH_RANGE and answer.total == 0:
+            return Found(0, answer.version)
+        if answer.status != _PART or answer.total is None:
+            raise _refused(address, answer)
+        return Found(answer.total, answer.version)
 
     def fetch(self, address: str, start: int, length: int) -> bytes:
         """A part of a file; fewer bytes only at its end."""
-        if length <= 0:
-            return b""
-        answer = self._ask(address, start, length)
-        if answer.status_code == _NO_SUCH_RANGE:
-            return b""
-        if answer.status_code != _PART:
-            raise self._refused(address, answer)
-        return bytes(answer.content)
+        data = b""
+        while len(data) < length:
+            answer = self._ask(address, start + len(data), length - len(data))
+            if answer.status == _NO_SUCH_RANGE:
+                break
+            if answer.status != _PART or not answer.body:
+                raise _refused(address, answer)
+            data += answer.body
+            if answer.total is not None and start + len(data) >= answer.total:
+                break
+        return data
 
     def whole(self, address: str) -> bytes | None:
         """A small file as a whole; nothing when it is not there."""
         answer = self._ask(address)
-        return bytes(answer.content) if answer.is_success else None
+        return answer.body if answer.is_success else None
 
     def mark(self, address: str) -> str:
         """The version of a file that need not be there."""
         answer = self._ask(address, 0, 1)
-        return _version(answer) if answer.is_success else ""
+        return answer.version if answer.is_success else ""
 
-    def _ask(self, address: str, start: int = 0, length: int = 0) -> httpx.Response:
+    def _ask(self, address: str, start: int = 0, length: int = 0) -> _Answer:
         """One answer that is not a passing failure; a DataError when none comes in time."""
         import httpx
 
@@ -71,40 +95,38 @@ class Ranges:
         while True:
             try:
                 answer = self._answer(address, start, length)
-                trouble = f"it answers with status {answer.status_code}"
-                if answer.status_code not in _PASSING and not self._was_led_astray(address, answer):
+                trouble = f"it answers with status {answer.status}"
+                if answer.status not in _PASSING and not self._was_led_astray(address, answer.status):
                     return answer
             except httpx.TransportError as error:
                 trouble = str(error) or type(error).__name__
-            except httpx.HTTPError as error:
+            except (httpx.HTTPError, httpx.InvalidURL) as error:
                 raise DataError(f"cannot read {shown(address)}: {error}. {_CHECK}") from error
             if not tries.again(self._patience.deadline if address in self._known else self._patience.first_deadline):
                 raise DataError(f"cannot read {shown(address)} after {tries.number} tries: {trouble}. {_CHECK}")
 
-    def _answer(self, address: str, start: int, length: int) -> httpx.Response:
+    def _answer(self, address: str, start: int, length: int) -> _Answer:
         """What the server says; a whole file that comes in place of a part is not read."""
         there = self._led_to.get(address, address)
         headers = {"Range": f"bytes={start}-{start + length - 1}"} if length else {}
         if urlsplit(there).netloc == urlsplit(address).netloc:
             headers.update(self._headers)
         with self._client.stream("GET", there, headers=headers) as answer:
-            if length == 0 or answer.status_code == _PART:
-                answer.read()
-            if answer.history and answer.is_success:
-                self._led_to[address] = str(answer.url)
-            if answer.is_success:
-                self._known.add(address)
-            return answer
+            self._remember(address, answer)
+            is_wanted = _starts_at(answer, start) if length else answer.is_success
+            body = _up_to(length or _LARGEST_WHOLE, answer.iter_raw()) if is_wanted else b""
+            return _Answer(answer.status_code, answer.headers, body)
 
-    def _was_led_astray(self, address: str, answer: httpx.Response) -> bool:
-        """Whether the address that a redirection led to has expired; the next try asks for a new one."""
-        return answer.status_code in _EXPIRED and self._led_to.pop(address, None) is not None
-
-    def _refused(self, address: str, answer: httpx.Response) -> DataError:
-        status, name = answer.status_code, shown(address)
+    def _remember(self, address: str, answer: httpx.Response) -> None:
+        """That an address answers, and where it leads to."""
         if answer.is_success:
-            return DataError(f"{name} cannot be read by range: its server sends whole files only. {_CHECK}")
-        return DataError(f"cannot read {name}: it answers with status {status}. {_ADVICE.get(status, _CHECK)}")
+            self._known.add(address)
+            if answer.history:
+                self._led_to[address] = str(answer.url)
+
+    def _was_led_astray(self, address: str, status: int) -> bool:
+        """Whether the address that a redirection led to has expired; the next try asks for a new one."""
+        return status in _EXPIRED and self._led_to.pop(address, None) is not None
 
     @cached_property
     def _client(self) -> httpx.Client:
@@ -119,15 +141,35 @@ class Ranges:
         )
 
 
-def _version(answer: httpx.Response) -> str:
-    mark = answer.headers.get("ETag") or answer.headers.get("Last-Modified") or ""
-    return str(mark).strip('"')
+def _starts_at(answer: httpx.Response, start: int) -> bool:
+    """Whether an answer is the part that was asked for."""
+    return answer.status_code == _PART and answer.headers.get("Content-Range", "").startswith(f"bytes {start}-")
+
+
+def _up_to(length: int, pieces: Iterable[bytes]) -> bytes:
+    """What a server sends, but no more than was asked for."""
+    data = bytearray()
+    for piece in pieces:
+        data += piece
+        if len(data) >= length:
+            break
+    return bytes(data[:length])
+
+
+def _refused(address: str, answer: _Answer) -> DataError:
+    name = shown(address)
+    if answer.is_success:
+        return DataError(f"{name} cannot be read by range: its server does not send the part it is asked for. {_CHECK}")
+    return DataError(
+        f"cannot read {name}: it answers with status {answer.status}. {_ADVICE.get(answer.status, _CHECK)}"
+    )
 
 
 _PART = 206
 _NO_SUCH_RANGE = 416
 _PASSING = {408, 425, 429, 500, 502, 503, 504}
 _EXPIRED = {401, 403, 404, 410}
+_LARGEST_WHOLE = 2**28
 _CHECK = "Check source, and whether this machine reaches it."
 _ADVICE = {
     401: "Set hf_token or HF_TOKEN to a token that may read it.",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from array import array
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import PurePosixPath
@@ -46,6 +46,7 @@ class Shards:
         self,
         place: Place,
         *,
+        id: str,
         indexes: Place | None = None,
         store: Store | None = None,
         caption_keys: Sequence[str] = (),
@@ -56,6 +57,7 @@ class Shards:
 
         Args:
             place: Where the shards are.
+            id: The data set, for messages.
             indexes: Where ready indexes are, if not beside the shards.
             store: Keeps indexes between runs.
             caption_keys: Which keys of .json files in the shards are captions; the usual ones unless given.
@@ -64,6 +66,7 @@ class Shards:
         """
         self.lanes = place.lanes
         self._place = place
+        self._id = id
         self._ready = indexes or place
         self._passing = MemoryStore()
         self._store = store or self._passing
@@ -73,10 +76,10 @@ class Shards:
 
     def prepare(self, reporter: Reporter) -> None:
         """Look through the shards that have no index yet."""
-        unknown = [shard for shard in self._shards if self._key(shard) not in self._keeper(shard)]
+        unknown = [shard for shard in self._shards if self._keys[shard.name] not in self._keeper(shard)]
         if not unknown:
             return
-        reporter.report(StageStarted(f"looking through the shards in {self._place.where('')}", len(unknown)))
+        reporter.report(StageStarted(f"looking through the shards of data set '{self._id}'", len(unknown)))
         for _ in together(self._at_once, self._index, unknown):
             reporter.report(Advanced(1))
 
@@ -111,10 +114,20 @@ class Shards:
 
     @cached_property
     def _shards(self) -> Sequence[Shard]:
-        found = self._place.shards()
-        if not found:
-            raise DataError(f"there are no .tar files in {self._place.where('')}. Check source and subfolder.")
-        return found
+        try:
+            found = self._place.shards()
+        except DataError as error:
+            raise DataError(f"data set '{self._id}': {error}") from error
+        if found:
+            return found
+        where = self._place.where("")
+        raise DataError(f"data set '{self._id}': there are no .tar files in {where}. Check source and subfolder.")
+
+    @cached_property
+    def _keys(self) -> Mapping[str, str]:
+        """Under which key the index of each shard is kept: it names everything that the index is made of."""
+        keys = together(self.lanes, self._key, self._shards)
+        return {shard.name: key for shard, key in zip(self._shards, keys, strict=True)}
 
     @cached_property
     def _positions(self) -> _Positions:
@@ -129,7 +142,7 @@ class Shards:
         positions = self._positions
         row = positions.row.get(key)
         if row is None:
-            raise DataError(f"there is no {key} in {self._place.where('')}. Check source and subfolder.")
+            raise DataError(f"data set '{self._id}' has no {key} any more: its shards have changed. Start again.")
         return self._shards[positions.shard[row]], positions.offset[row], positions.length[row]
 
     def _item(self, shard: Shard, picture: Picture) -> Item:
@@ -147,19 +160,18 @@ class Shards:
 
     def _indexes(self) -> Iterator[tuple[Shard, Index]]:
         """Each shard with its index, in order."""
-        found = together(self._at_once, self._index, self._shards)
-        for shard, data in zip(self._shards, found, strict=True):
-            yield shard, read(data, self._caption_keys)
+        return zip(self._shards, together(self._at_once, self._index, self._shards), strict=True)
 
-    def _index(self, shard: Shard) -> bytes:
+    def _index(self, shard: Shard) -> Index:
         """The index of a shard: the one that is kept, or a new one."""
-        keeper, key = self._keeper(shard), self._key(shard)
+        keeper, key = self._keeper(shard), self._keys[shard.name]
         try:
-            return keeper.read(key)
-        except KeyError:
-            made = make(self._place, self._ready.index(shard), shard)
+            return read(keeper.read(key))
+        except (KeyError, ValueError):  # there is none, or its file is damaged
+            ready = self._ready.index(shard)
+            made = make(self._place, shard, ready=ready, caption_keys=self._caption_keys)
             keeper.write(key, made)
-            return made
+            return read(made)
 
     def _keeper(self, shard: Shard) -> Store:
         """Where the index of a shard is kept; only for this run when nobody can tell whether the shard changes."""
@@ -167,5 +179,5 @@ class Shards:
 
     def _key(self, shard: Shard) -> str:
         ready = f"{self._ready.where('')} {self._ready.index_version(shard)}"
-        told = [self._place.where(shard.name), ready, str(shard.size), shard.version]
+        told = [self._place.where(shard.name), ready, str(shard.size), shard.version, *self._caption_keys]
         return f"{PurePosixPath(shard.stem).name}-{xxhash.xxh3_64_hexdigest(chr(10).join(told).encode())}.json"

@@ -5,11 +5,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from simpletuner.data.captions import stated
 from simpletuner.data.images import Unreadable
+from simpletuner.data.options import DataDefaults
+from simpletuner.data.plan import caption_rules
+from simpletuner.data.sources import Local
+from simpletuner.data.timeline import Window
 from simpletuner.errors import DataError
-from simpletuner.progress import DatasetReady, Recorded
+from simpletuner.progress import DatasetReady, Recorded, StageStarted
 
-from .folders import folder, opened, save
+from .folders import folder, opened, opened_whole, save
 
 
 @pytest.fixture
@@ -76,6 +81,15 @@ def test_a_folder_can_be_listed_several_times_and_is_read_once(pictures: Path, t
     assert sum("reading new images" in str(event) for event in reporter.events) == 1
 
 
+def test_a_second_run_reads_no_image(pictures: Path, tmp_path: Path) -> None:
+    raw = {"id": "a", "instance_data_dir": str(pictures)}
+    (first,) = opened(raw, cache=tmp_path)
+    reporter = Recorded()
+    (second,) = opened(raw, cache=tmp_path, reporter=reporter)
+    assert list(second.records) == list(first.records)
+    assert [event.total for event in reporter.events if isinstance(event, StageStarted)] == [0]
+
+
 def test_a_changed_setting_takes_effect_over_an_existing_manifest(pictures: Path, tmp_path: Path) -> None:
     raw = {"id": "a", "instance_data_dir": str(pictures)}
     (before,) = opened(raw | {"resolution": 64}, cache=tmp_path)
@@ -132,7 +146,7 @@ def test_every_image_without_a_caption_is_named_in_one_report(tmp_path: Path) ->
         f"  {root}/4.png: there is no .txt file of this name",
         f"  {root}/5.png: there is no .txt file of this name",
         f"  and 2 more, see {table}",
-        "Write the captions, take the images away, or choose another caption_strategy.",
+        "Write the captions, take the images away, set caption_fallback, or choose another caption_strategy.",
     ]
     assert len(table.read_text().splitlines()) == 7
     for i in range(8):
@@ -224,3 +238,113 @@ def test_pixels_do_not_depend_on_what_else_is_in_the_data_set(pictures: Path, tm
 def test_an_id_may_hold_what_a_file_name_may_not(pictures: Path, tmp_path: Path) -> None:
     opened({"id": "../a/b", "instance_data_dir": str(pictures)}, cache=tmp_path / "cache")
     assert [path.parent for path in tmp_path.rglob("*.parquet")] == [tmp_path / "cache" / "manifest"]
+
+
+def test_what_takes_part_depends_on_the_kind_of_data_set(pictures: Path, tmp_path: Path) -> None:
+    own = folder(tmp_path / "own", {"x.png": (64, 64)})
+    found = opened_whole(
+        {"id": "a", "instance_data_dir": str(pictures)},
+        {"id": "e", "instance_data_dir": str(own), "dataset_type": "eval"},
+        {"id": "off", "instance_data_dir": str(own), "disabled": True},
+        cache=tmp_path,
+    )
+    assert [dataset.id for dataset in found.training] == ["a"]
+    assert [dataset.id for dataset in found.evaluation] == ["e"]
+    assert [dataset.id for dataset in found.whole] == [dataset.id for dataset in found.encoded] == ["a", "e"]
+
+
+def test_matched_images_are_used_as_often_as_all_others_together(tmp_path: Path) -> None:
+    prior = {"is_regularisation_data": True, "regularisation_mode": "prior", "prior_loss_weight": 0.5}
+    sizes = {f"{number}.png": (64, 64) for number in range(5)}
+    raw = [
+        {"id": "a", "instance_data_dir": str(folder(tmp_path / "a", sizes)), "repeats": 3},
+        {"id": "b", "instance_data_dir": str(folder(tmp_path / "b", sizes))},
+        {"id": "r", "instance_data_dir": str(folder(tmp_path / "r", sizes)), **prior, "match_count": True},
+        {"id": "s", "instance_data_dir": str(folder(tmp_path / "s", sizes)), **prior},
+        {"id": "t", "instance_data_dir": str(folder(tmp_path / "t", sizes)), "is_regularisation_data": True},
+    ]
+    found = opened(*raw, cache=tmp_path)
+    assert [dataset.uses for dataset in found] == [None, None, 35, None, None]
+    assert [dataset.loss_weight for dataset in found] == [1.0, 1.0, 0.5, 0.5, 1.0]
+    assert [dataset.regularise for dataset in found] == [False, False, False, False, True]
+
+
+@pytest.mark.parametrize(
+    ("raw", "window"),
+    [
+        ({}, Window()),
+        ({"start_epoch": 0, "start_step": 0, "end_epoch": 0, "end_step": -1}, Window()),
+        ({"start_epoch": 1, "start_step": 1, "end_epoch": 3, "end_step": 100}, Window(1, 3, 1, 100)),
+    ],
+)
+def test_windows_count_from_one_and_nothing_means_no_end(
+    pictures: Path, tmp_path: Path, raw: dict[str, int], window: Window
+) -> None:
+    (found,) = opened({"id": "a", "instance_data_dir": str(pictures), **raw}, cache=tmp_path)
+    assert found.window == window
+
+
+def test_a_fallback_stands_in_for_missing_captions(pictures: Path, tmp_path: Path) -> None:
+    (pictures / "dog.txt").write_text("a dog")
+    raw = {"id": "a", "instance_data_dir": str(pictures), "caption_strategy": "textfile", "caption_fallback": "thing"}
+    (found,) = opened(raw, cache=tmp_path)
+    assert [record.captions for record in found.records] == [("a dog",), ("thing",), ("thing",)]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("___.png", {}),
+        ("_ _.png", {}),
+        ("名前.png", {}),
+        ("-.png", {}),
+        ("x y.png", {"caption_strategy": "textfile"}),
+        ("x.png", {"caption_strategy": "textfile", "text": " \n\t\ufeff "}),
+        ("x.png", {"caption_strategy": "textfile", "text": "\n名\n"}),
+        ("x.png", {"caption_strategy": "textfile", "text": "a"}),
+        ("x.png", {"caption_strategy": "instanceprompt", "instance_prompt": "p"}),
+    ],
+)
+def test_a_caption_is_missed_exactly_when_there_is_none(tmp_path: Path, name: str, options: dict[str, str]) -> None:
+    root = folder(tmp_path / "pictures", {name: (64, 64)})
+    if text := options.get("text"):
+        (root / name).with_suffix(".txt").write_text(text, encoding="utf-8")
+    raw = {"id": "a", "instance_data_dir": str(root), **{key: options[key] for key in options if key != "text"}}
+    rules = caption_rules(Local(**raw), DataDefaults())
+    if stated(name, (text,) if text else None, rules):
+        (found,) = opened(raw, cache=tmp_path)
+        assert found.records[0].captions
+    else:
+        with pytest.raises(DataError, match="1 of its images has no caption"):
+            opened(raw, cache=tmp_path)
+
+
+def test_faces_are_looked_for_once_and_only_where_they_are_wanted(pictures: Path, tmp_path: Path) -> None:
+    plain = {"id": "a", "instance_data_dir": str(pictures)}
+    raw = {**plain, "crop": True, "crop_style": "face"}
+    stages = []
+    for entry in (plain, raw, raw):
+        reporter = Recorded()
+        opened(entry, cache=tmp_path, reporter=reporter)
+        stages.append([event.total for event in reporter.events if isinstance(event, StageStarted)])
+    assert stages == [[0, 3], [0, 3], [0]]
+
+
+def test_the_same_images_under_another_id_are_not_read_again(pictures: Path, tmp_path: Path) -> None:
+    raw = {"id": "a", "instance_data_dir": str(pictures)}
+    opened(raw, cache=tmp_path)
+    reporter = Recorded()
+    opened(raw, raw | {"id": "b", "resolution": 128}, cache=tmp_path, reporter=reporter)
+    assert [event.total for event in reporter.events if isinstance(event, StageStarted)] == [0, 0]
+
+
+def test_a_cache_that_cannot_be_written_is_told_with_the_place(pictures: Path, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"cannot write .*blocked/manifest/a.parquet: .*A file is in the way"):
+        opened({"id": "a", "instance_data_dir": str(pictures)}, cache=blocked(tmp_path))
+
+
+def blocked(folder: Path) -> Path:
+    """A cache folder that nothing can be written into, for root neither."""
+    (folder / "blocked").mkdir()
+    (folder / "blocked" / "manifest").touch()
+    return folder / "blocked"
