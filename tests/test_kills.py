@@ -6,10 +6,11 @@ import sys
 from pathlib import Path
 
 import house
+import pyarrow.parquet as pq
 import pytest
 
 
-def filled(path: Path, model: Path, *, kills: int) -> dict[str, bytes]:
+def filled(path: Path, model: Path, *, kills: int) -> dict[str, object]:
     """Fill the caches in a process of its own, and read every file of them."""
     script = Path(__file__).with_name("killing.py")
     command = [sys.executable, str(script), str(path), str(model), str(kills), "5"]
@@ -18,7 +19,12 @@ def filled(path: Path, model: Path, *, kills: int) -> dict[str, bytes]:
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == kills
     cache = path.parent / "cache"
-    return {one.relative_to(cache).as_posix(): one.read_bytes() for one in cache.rglob("*") if one.is_file()}
+    return {one.relative_to(cache).as_posix(): content(one) for one in cache.rglob("*") if one.is_file()}
+
+
+def content(file: Path) -> object:
+    """The bytes of a file; of a manifest its rows, which Parquet may write in several ways."""
+    return pq.read_table(file) if file.suffix == ".parquet" else file.read_bytes()
 
 
 @pytest.mark.slow

@@ -244,7 +244,7 @@ def closest(size: Size, rules: Rules, chance: float) -> float:
 
 
 def drawn(size: Size, rules: Rules, chance: float) -> float:
-    """A shape of crop_aspect_buckets is drawn by its weight, anew for each epoch."""
+    """A shape of crop_aspect_buckets is drawn by its weight, once for each image."""
     shapes = _allowed_shapes(size, rules)
     ends = list(accumulate(weight for _, weight in shapes))
     return shapes[min(bisect(ends, chance * ends[-1]), len(shapes) - 1)][0]

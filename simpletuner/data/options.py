@@ -100,6 +100,7 @@ class DataDefaults(Section):
                 "combined": "All conditioning data sets are used for each image.",
             },
         ),
+        NoEffect("all masks of an image count together"),
     ] = "random"
     """How several conditioning data sets of one image are used."""
     disable_bucket_pruning: Annotated[bool, NoEffect(_NO_BUCKET_LOST)] = False

@@ -111,16 +111,45 @@ def _looked_at(
         item = pictures[number]
         return _row(source, item, captions[number] if captions else None, earlier.get(item.key))
 
-    rows: list[Row] = []
-    saving, told = Saving(), 0
+    def unfinished() -> pa.Table:
+        waiting = [pictures[number].key for number in stale[len(found) :]]
+        return _with_waiting(_joined(places, known, stale[: len(found)], found.table()), known, waiting)
+
+    found, saving, told = _Found(), Saving(), 0
     for row in together(source.lanes, look, stale):
-        rows.append(row)
-        if len(rows) - told >= _TELL_EVERY:
-            advance(len(rows) - told)
-            told = len(rows)
-            saving.when_due(lambda: save(path, _joined(places, known, stale[: len(rows)], rows)))
-    advance(len(rows) - told)
-    return _joined(places, known, stale, rows)
+        found.add(row)
+        if len(found) - told >= _TELL_EVERY:
+            advance(len(found) - told)
+            told = len(found)
+            saving.when_due(lambda: save(path, unfinished()))
+    advance(len(found) - told)
+    return _joined(places, known, stale, found.table())
+
+
+class _Found:
+    """Rows that were found out: a few as values, and all before them as columns, which take less memory."""
+
+    def __init__(self) -> None:
+        self._pieces: list[pa.Table] = []
+        self._rows: list[Row] = []
+        self._count = 0
+
+    def __len__(self) -> int:
+        return self._count
+
+    def add(self, row: Row) -> None:
+        """Keep one more row."""
+        self._rows.append(row)
+        self._count += 1
+        if len(self._rows) >= _PIECE:
+            self._pieces.append(table_of(self._rows))
+            self._rows = []
+
+    def table(self) -> pa.Table:
+        """The columns of all rows so far."""
+        import pyarrow as pa
+
+        return pa.concat_tables([*self._pieces, table_of(self._rows)])
 
 
 def _is_whole(places: Places, known: pa.Table) -> bool:
@@ -138,14 +167,23 @@ def _earlier(known: pa.Table, keys: Sequence[str]) -> Mapping[str, Row]:
     return {row.key: row for row in (Row(**cells) for cells in known.filter(mask).to_pylist())}
 
 
-def _joined(places: Places, known: pa.Table, stale: Sequence[int], rows: Sequence[Row]) -> pa.Table:
+def _joined(places: Places, known: pa.Table, stale: Sequence[int], found: pa.Table) -> pa.Table:
     """Known rows and new ones, in the order of the images; images that nobody looked at yet are left out."""
     import pyarrow as pa
 
-    whole = pa.concat_tables([known, table_of(rows)])
     at = places.copy()
-    at[list(stale)] = len(known) + np.arange(len(rows))
-    return whole.take(at[at >= 0]).combine_chunks()
+    at[list(stale)] = len(known) + np.arange(len(found))
+    return pa.concat_tables([known, found]).take(at[at >= 0]).combine_chunks()
+
+
+def _with_waiting(table: pa.Table, known: pa.Table, keys: Sequence[str]) -> pa.Table:
+    """The same and what was known of files that are still to be looked at: most of it will turn out to hold."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if not len(known):
+        return table
+    return pa.concat_tables([table, known.filter(pc.is_in(known.column("key"), pa.array(keys, pa.string())))])
 
 
 def _row(source: Source, item: Item, text: Item | None, before: Row | None) -> Row:
@@ -225,3 +263,4 @@ def _is_text(name: str) -> bool:
 
 
 _TELL_EVERY = 100
+_PIECE = 10_000

@@ -26,6 +26,8 @@ class Address:
     """With the secret; both are looked for in the usual AWS variables and files unless given."""
     secret_access_key: SecretStr | None = None
     connections: int = 128
+    owner: str = ""
+    """Which entry of the data file asks, such as "data set 'photos'"; messages begin with it."""
 
     @property
     def host(self) -> str:
@@ -38,6 +40,10 @@ class Address:
     def named(self, key: str) -> str:
         """Where an object is, as the user would look for it."""
         return f"s3://{self.bucket}/{key}" + (f" at {self.host}" if self.host else "")
+
+    def complained(self, what: str) -> str:
+        """What was tried and did not work, with who tried it."""
+        return f"{self.owner}: cannot {what}" if self.owner else f"cannot {what}"
 
     def __str__(self) -> str:
         return f"bucket '{self.bucket}'" + (f" at {self.host}" if self.host else "")
@@ -72,9 +78,10 @@ def connected(address: Address, patience: Patience) -> Any:  # boto3 makes its c
             config=config,
         )
     except BotoCoreError as error:
-        raise told(error, f"use {address}") from error
+        raise told(error, address.complained(f"use {address}")) from error
     except ValueError as error:
-        raise Unreachable(f"cannot use {address}: its address is not valid. Check aws_endpoint_url.") from error
+        what = address.complained(f"use {address}")
+        raise Unreachable(f"{what}: its address is not valid. Check aws_endpoint_url.") from error
 
 
 def _revealed(secret: SecretStr | None) -> str | None:

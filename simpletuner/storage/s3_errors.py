@@ -55,13 +55,13 @@ def told(error: Exception, what: str, *, seconds: float = 0.0, tries: int = 1) -
 
     Args:
         error: What was raised.
-        what: What was tried: "read s3://bucket/key at http://host".
+        what: What did not work: "cannot read s3://bucket/key at http://host".
         seconds: How long it was tried.
         tries: How often it was tried.
     """
     kind, reason, remedy = _meaning(error)
     insisted = f", in {tries} tries within {seconds:.0f} s" if tries > 1 else ""
-    return kind(f"cannot {what}: {reason}{insisted}. {remedy}")
+    return kind(f"{what}: {reason}{insisted}. {remedy}")
 
 
 def _meaning(error: Exception) -> tuple[type[DataError], str, str]:

@@ -60,7 +60,7 @@ class Objects:
                 return
             before, go_on = go_on, _next_page(page, found)
             if go_on == before:
-                raise Unreachable(f"cannot list {self.address}: it does not say where its list goes on")
+                raise Unreachable(f"{self.address.complained(f'list {self.address}')}: it does not say where its list goes on")
 
     def read(self, key: str) -> bytes:
         """The whole of an object; KeyError when there is none."""
@@ -207,7 +207,8 @@ class Objects:
         if isinstance(error, ClientError) and what == "read" and code_of(error) in {"NoSuchKey", "404", "NotFound"}:
             return KeyError(key)
         place = str(self.address) if what == "list" else self.address.named(key)
-        return told(error, f"{what} {place}", seconds=tries.seconds, tries=tries.number)
+        complaint = self.address.complained(f"{what} {place}")
+        return told(error, complaint, seconds=tries.seconds, tries=tries.number)
 
     def _client(self) -> Any:  # boto3 makes its classes at run time
         with self._lock:

@@ -104,6 +104,10 @@ def test_each_file_has_a_name_that_a_user_finds(case: Case) -> None:
     assert all(PurePosixPath(key).name in name for key, name in zip(case.images, names, strict=True))
 
 
+def test_the_place_of_all_images_has_a_name_too(case: Case) -> None:
+    assert case.source.name("") not in {"", *(case.source.name(key) for key in case.images)}
+
+
 def test_a_file_that_is_not_there_is_named(case: Case) -> None:
     with pytest.raises(DataError, match="no_such_picture"):
         case.source.read("no_such_picture.png")

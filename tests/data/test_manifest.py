@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simpletuner.data import manifest as manifests
@@ -39,6 +39,7 @@ def of(pictures: Path, cache: Path) -> tuple[LocalFolder, Manifest]:
 
 
 def test_rows_come_back_as_they_were_saved(tmp_path: Path) -> None:
+    @settings(deadline=None)
     @given(st.lists(rows, max_size=5))
     def check(given_rows: list[Row]) -> None:
         save(tmp_path / "m.parquet", table_of(given_rows))

@@ -348,3 +348,36 @@ def blocked(folder: Path) -> Path:
     (folder / "blocked").mkdir()
     (folder / "blocked" / "manifest").touch()
     return folder / "blocked"
+
+
+def test_a_table_says_what_images_are_and_is_told_where_it_does_not_fit(pictures: Path, tmp_path: Path) -> None:
+    table = tmp_path / "table.csv"
+    table.write_text("file,text,w,h\ndog.png,a dog,64,64\nred_cat.jpg,a cat,96,64\nowl.png,an owl,64,64\n")
+    columns = {"path": str(table), "filename_column": "file", "caption_column": "text"}
+    columns |= {"width_column": "w", "height_column": "h", "identifier_includes_extension": True}
+    raw = {"id": "a", "instance_data_dir": str(pictures), "metadata_backend": "parquet", "parquet": columns}
+    reporter = Recorded()
+    (found,) = opened(raw | {"caption_strategy": "parquet"}, cache=tmp_path, reporter=reporter)
+    assert [(record.key, record.captions) for record in found.records] == [
+        ("dog.png", ("a dog",)), ("red_cat.jpg", ("a cat",)),
+    ]  # fmt: skip
+    ((key, reason, _),) = found.skipped
+    assert (key, "not in table" in reason) == ("fox.png", True)
+    assert any("owl.png" in text and text.startswith("data set 'a'") for text in reporter.texts())
+    table.write_text("file,text,w,h\ndog.png,another dog,64,64\nred_cat.jpg,a cat,96,64\nfox.png,a fox,256,64\n")
+    (later,) = opened(raw | {"caption_strategy": "parquet"}, cache=tmp_path)
+    assert [record.captions for record in later.records] == [("another dog",), ("a fox",), ("a cat",)]
+    (plain,) = opened({"id": "a", "instance_data_dir": str(pictures)}, cache=tmp_path)
+    assert [record.captions for record in plain.records] == [("dog",), ("fox",), ("red cat",)]
+
+
+def test_buckets_do_not_depend_on_when_images_were_added(tmp_path: Path) -> None:
+    """Records and buckets after a scan in two parts are those of a scan in one."""
+    root = folder(tmp_path / "pictures", {f"{number}.png": (64 + 32 * number, 64) for number in range(0, 8, 2)})
+    raw = {"id": "a", "instance_data_dir": str(root)}
+    opened(raw, cache=tmp_path / "grown")
+    for number in range(1, 8, 2):
+        save(root / f"{number}.png", (64 + 32 * number, 64), seed=number)
+    (grown,), (whole,) = opened(raw, cache=tmp_path / "grown"), opened(raw, cache=tmp_path / "whole")
+    assert list(grown.records) == list(whole.records)
+    assert grown.buckets == whole.buckets

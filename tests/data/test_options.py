@@ -40,15 +40,13 @@ def test_images_are_never_deleted(name: str) -> None:
 
 
 def test_what_is_not_served_is_refused_with_advice() -> None:
-    assert dict(refusals(DataDefaults(vae_cache_ondemand=True, caption_strategy="parquet"))) == {
-        "caption_strategy": "'parquet' is not served yet; write each caption into a .txt file beside its image and "
-        "use textfile",
-        "vae_cache_ondemand": "true is not served yet; leave it out: the cache is filled before training and reused",
+    assert dict(refusals(DataDefaults(enable_nsfw_check=True))) == {
+        "enable_nsfw_check": "true is not served yet; sort such images out beforehand"
     }
 
 
 def test_what_is_not_served_may_be_switched_off() -> None:
-    assert list(refusals(DataDefaults(vae_cache_ondemand=False, max_grounding_entities=0))) == []
+    assert list(refusals(DataDefaults(enable_nsfw_check=False, max_grounding_entities=0))) == []
 
 
 def test_what_has_no_effect_is_told() -> None:
@@ -64,7 +62,8 @@ def test_every_option_says_in_a_sentence_what_it_is_for(section: type[DataDefaul
 
 
 def test_reading_a_data_file_imports_nothing_heavy() -> None:
-    code = "import sys, simpletuner.data.plan; print({'torch', 'numpy', 'PIL', 'pyarrow'} & set(sys.modules))"
+    heavy = {"torch", "pyarrow", "pandas", "cv2", "datasets", "boto3", "httpx", "huggingface_hub", "jinja2"}
+    code = f"import sys, simpletuner.data.checks; print({heavy} & set(sys.modules))"
     found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert found.stdout.strip() == "set()"
 

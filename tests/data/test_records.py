@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simpletuner.data import captions, geometry
@@ -39,6 +39,7 @@ def test_buckets_are_counted_and_agree_with_placements() -> None:
     assert [found.bucket_sizes[number] for number in found.bucket_of] == [one.placement.bucket for one in found]
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.integers(1, 3000), st.integers(1, 3000)), max_size=12), st.booleans(), st.data())
 def test_columns_agree_with_records_for_all_sizes_and_any_part_of_them(
     sizes: list[tuple[int, int]], crop: bool, data: st.DataObject
@@ -104,6 +105,7 @@ def test_columns_tell_which_images_may_be_without_a_caption(
     assert (0 in found) == unsure
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.text(max_size=5), st.sampled_from(["png", "a b"])), max_size=6))
 def test_no_image_without_a_caption_is_ever_taken_for_certain(names: list[tuple[str, str]]) -> None:
     clean = ["x/" + stem.encode("utf-8", "ignore").decode().replace("/", "").replace("\0", "") for stem, _ in names]

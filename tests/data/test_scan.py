@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from simpletuner.data import manifest as manifests
+from simpletuner.data import scan as scans
 from simpletuner.data.items import Item, Size
 from simpletuner.data.manifest import Manifest, Row, load
 from simpletuner.data.scan import scan
@@ -172,6 +173,41 @@ def test_an_interrupted_scan_keeps_what_it_found(
     assert len(source.opened) == 103
 
 
+def test_an_interrupted_scan_does_not_forget_what_was_known_of_the_files_that_it_did_not_reach(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(Watched):
+        def read(self, key: str) -> bytes:
+            if key.startswith("150"):
+                raise KeyboardInterrupt
+            return super().read(key)
+
+    root = tmp_path / "pictures"
+    for number in range(200):
+        save(root / f"{number:03}.bmp", (8, 8), seed=number)
+        (root / f"{number:03}.txt").write_text("before")
+    source = Watched(root)
+    first = scanned(source, tmp_path, with_captions=True).with_digests(source, np.arange(200), lambda count: None)
+    for number in range(200):
+        (root / f"{number:03}.txt").write_text("afterwards")
+    monkeypatch.setattr(manifests, "_SAVE_EVERY_SECONDS", 0.0)
+    monkeypatch.setattr(manifests, "_SAVE_AT_MOST", 0)
+    with pytest.raises(KeyboardInterrupt):
+        scanned(Interrupted(root), tmp_path, with_captions=True)
+    source.opened.clear()
+    found = scanned(source, tmp_path, with_captions=True)
+    assert source.opened == [f"{number:03}.txt" for number in range(100, 200)]
+    assert [row.digest for row in rows(found)] == [row.digest for row in rows(first)]
+    assert captions(found) == [["afterwards"]] * 200
+
+
+def test_many_rows_are_the_same_as_few(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    items = [Item(f"{number:03}.png", "1", 5, str(number), Size(7, number + 1)) for number in range(25)]
+    whole = scanned(Listed(*items), tmp_path / "whole")
+    monkeypatch.setattr(scans, "_PIECE", 4)
+    assert scanned(Listed(*items), tmp_path / "pieces").table.equals(whole.table)
+
+
 @pytest.mark.parametrize("damage", [b"", b"PAR1 nonsense", None])
 def test_a_damaged_manifest_is_made_anew(pictures: Path, tmp_path: Path, damage: bytes | None) -> None:
     first = scanned(Watched(pictures), tmp_path)
@@ -283,7 +319,7 @@ def test_what_a_source_knows_is_not_looked_up_in_its_files(tmp_path: Path) -> No
     lost = Item("a.png", "1", 0, problem="nobody answers")
     found = scanned(Listed(item, lost), tmp_path)
     assert rows(found) == [
-        Row("a.png", "1", 0, problem="nobody answers"),
+        Row("a.png", "1", 0, problem="left out: nobody answers"),
         Row("b.png", "1", 5, 7, 8, digest="abc", captions=["one", "two"]),
     ]
 

@@ -78,8 +78,8 @@ class Login(Section):
             raise conflict(missing[0], f"is required together with {other}")
         return self
 
-    def address(self, bucket: str) -> Address:
-        """A bucket of this service."""
+    def address(self, bucket: str, *, owner: str = "") -> Address:
+        """A bucket of this service; `owner` is the entry that names it, for messages."""
         return Address(
             bucket,
             self.aws_endpoint_url,
@@ -87,6 +87,7 @@ class Login(Section):
             self.aws_access_key_id,
             self.aws_secret_access_key,
             self.aws_max_pool_connections,
+            owner,
         )
 
 
@@ -97,16 +98,21 @@ class Bucket(Login):
     """The name of the bucket."""
 
     def store(self, prefix: str = "") -> S3Store:
-        """A folder of the bucket, below aws_data_prefix, as a place for bytes."""
-        return S3Store(self.address(self.aws_bucket_name), folder_prefix(self.aws_data_prefix, prefix))
+        """A folder of the bucket as a place for bytes; it is not looked for below aws_data_prefix, where images are."""
+        return S3Store(self.address(self.aws_bucket_name, owner=self.owner), folder_prefix(prefix))
 
 
 class Aws(DataBackend, Bucket):
     """Images in an S3-compatible bucket; nothing is ever written beside them."""
 
+    @property
+    def owner(self) -> str:
+        """How messages call this entry."""
+        return f"data set '{self.id}'"
+
     def open(self) -> BucketFolder:
         """The folder in the bucket, ready to be listed; nothing is asked of the service yet."""
-        objects = Objects(self.address(self.aws_bucket_name))
+        objects = Objects(self.address(self.aws_bucket_name, owner=self.owner))
         return BucketFolder(objects, self.aws_data_prefix, wanted(self.caption_extension))
 
 

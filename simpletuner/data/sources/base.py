@@ -45,7 +45,7 @@ class Source(Protocol):
         """The file itself, to look at its first bytes."""
 
     def name(self, key: str) -> str:
-        """Where a file is, as the user would look for it."""
+        """Where a file is, as the user would look for it; where all of them are, for an empty key."""
 
 
 IMAGE_SUFFIXES = frozenset(

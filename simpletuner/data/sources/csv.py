@@ -127,6 +127,8 @@ class CsvImages:
 
     def name(self, key: str) -> str:
         """The address of an image, without what may be secret in it, or the path of a file on this machine."""
+        if not key:
+            return str(self._table)
         address = self._address(key)
         if _is_local(address):
             return str(_local(address, self._table))

@@ -117,7 +117,8 @@ def _folder(entry: Embeds, otherwise: Path | None) -> Store:
 def _bucket(entry: Embeds, otherwise: Path | None) -> Store:
     assert entry.aws_bucket_name is not None, "an entry with type aws names its bucket, or is not read at all"
     below = "" if entry.cache_dir is None else entry.cache_dir.as_posix()
-    return S3Store(entry.address(entry.aws_bucket_name), folder_prefix(entry.aws_data_prefix, below))
+    address = entry.address(entry.aws_bucket_name, owner=f"cache '{entry.id}'")
+    return S3Store(address, folder_prefix(entry.aws_data_prefix, below))
 
 
 def _memory(entry: Embeds, otherwise: Path | None) -> Store:

@@ -78,17 +78,20 @@ class LocalFolder:
         """The path of a file."""
         return str(self.root / key)
 
-    def _list(self, folder: int | str, prefix: str, folders: list[str]) -> Iterator[Item]:
-        suffixes = self._suffixes
+    def _list(self, folder: int | str, prefix: str, folders: list[str]) -> list[Item]:
+        """The files of one folder; adds the folders in it to those that are still to be listed."""
+        found, suffixes = list[Item](), self._suffixes
         with os.scandir(folder) as entries:
             for entry in entries:
                 name = entry.name
                 if name[0] == ".":
                     continue
-                if name[name.rfind(".") :].lower() in suffixes and not _is_folder(entry):
-                    yield _item(prefix + name, entry)
-                elif self._recursive and name not in _SYSTEM_FOLDERS and _is_folder(entry):
-                    folders.append(f"{prefix}{name}/")
+                if _is_folder(entry):
+                    if self._recursive and name not in _SYSTEM_FOLDERS:
+                        folders.append(f"{prefix}{name}/")
+                elif name[name.rfind(".") :].lower() in suffixes:
+                    found.append(_item(prefix + name, entry))
+        return found
 
     def _unreadable(self, key: str, error: OSError) -> DataError:
         return DataError(
