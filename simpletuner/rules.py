@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
+from simpletuner.data.checks import among_pictures
 from simpletuner.data.entries import where
 from simpletuner.data.generators.expansion import expand
 from simpletuner.data.sources import DataBackend
@@ -25,6 +27,7 @@ def check(config: RunConfig) -> list[Problem]:
         *_targets(config),
         *_every_block(config),
         *_conditions(config),
+        *_folders(config),
         *_evaluation(config),
     ]
 
@@ -99,6 +102,14 @@ def _conditions(config: RunConfig) -> Iterator[Problem]:
                 f"'{entry.conditioning_type}' is for {_TAKEN_BY[entry.conditioning_type]}, which is not served yet; "
                 f"leave these images out",
             )
+
+
+def _folders(config: RunConfig) -> Iterator[Problem]:
+    """Folders that a run writes to, among pictures that it must not touch."""
+    for option in ("output_dir", "cache_dir"):
+        folder = config.run.__dict__[option]
+        if folder and (wrong := among_pictures(Path(folder), config.data)):
+            yield Problem(option, wrong)
 
 
 def _evaluation(config: RunConfig) -> Iterator[Problem]:

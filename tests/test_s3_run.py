@@ -93,7 +93,10 @@ FORMS: Mapping[str, tuple[Plan, int]] = {
         "everything that is over at once",
         pytest.param(
             "stalls",
-            marks=[pytest.mark.slow, pytest.mark.skipif("CI" in os.environ, reason="the network stands still for 30 s")],
+            marks=[
+                pytest.mark.slow,
+                pytest.mark.skipif("CI" in os.environ, reason="the network stands still for 30 s"),
+            ],
         ),
     ],
 )

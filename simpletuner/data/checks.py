@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from os.path import abspath
+from pathlib import Path
 
 from simpletuner.data import captions, faces, geometry
 from simpletuner.data.caption_filters import load_filters
@@ -13,7 +15,7 @@ from simpletuner.data.generators.source import Generated
 from simpletuner.data.options import DataDefaults
 from simpletuner.data.plan import caption_rules, conditions, geometry_rules
 from simpletuner.data.sections import CONDITIONING_TYPES
-from simpletuner.data.sources import DataBackend, DataEntry, Embeds, ImageEmbeds, TextEmbeds
+from simpletuner.data.sources import DataBackend, DataEntry, Embeds, ImageEmbeds, Local, TextEmbeds
 from simpletuner.data.sources.base import IMAGE_SUFFIXES, OTHER_PICTURES
 from simpletuner.errors import DataError, Problem
 from simpletuner.schema import Section, refusals
@@ -35,6 +37,7 @@ def check_entries(entries: Sequence[DataEntry], defaults: DataDefaults, *, compl
         *_filters(entries),
         *(_references(entries) if complete else ()),
         *_shared_folders(entries, defaults),
+        *_caches_among_pictures(entries, defaults),
         *(_pairs(entries) if complete else ()),
         *_windows(entries),
         *(problem for entry in entries for problem in _alone(entry, defaults)),
@@ -94,6 +97,28 @@ def _shared_folders(entries: Sequence[DataEntry], defaults: DataDefaults) -> Ite
             yield Problem(where(entry, "cache_dir_vae"), f"{folder} is used by {taken[folder]} too; choose another one")
         elif folder is not None:
             taken[folder] = f"'{entry.id}'"
+
+
+def among_pictures(folder: Path, entries: Sequence[DataEntry]) -> str | None:
+    """What is wrong with writing to a folder, if it lies among the pictures of a data set."""
+    for entry in entries:
+        if isinstance(entry, Local) and Path(abspath(folder)).is_relative_to(abspath(entry.instance_data_dir)):
+            return (
+                f"{folder} lies among the pictures of data set '{entry.id}', where nothing is ever written; "
+                f"choose a folder outside of {entry.instance_data_dir}"
+            )
+    return None
+
+
+def _caches_among_pictures(entries: Sequence[DataEntry], defaults: DataDefaults) -> Iterator[Problem]:
+    places = [(name, defaults.__dict__[name]) for name in ("cache_dir_text", "cache_dir_vae")]
+    for entry in entries:
+        in_bucket = {"cache_dir_vae", "cache_dir"} if entry.type == "aws" else set[str]()
+        options = {"cache_dir", "cache_dir_vae", "csv_cache_dir"} - in_bucket
+        places += [(where(entry, option), entry.__dict__.get(option)) for option in sorted(options)]
+    for told, folder in places:
+        if folder is not None and (wrong := among_pictures(folder, entries)):
+            yield Problem(told, wrong)
 
 
 def _alone(entry: DataEntry, defaults: DataDefaults) -> Iterator[Problem]:

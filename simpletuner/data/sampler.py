@@ -227,6 +227,11 @@ def _buckets(dataset: Dataset) -> list[Numbers]:
 def _uses(dataset: Dataset, seed: int) -> Numbers:
     """How often each record is used in an epoch."""
     count, times = len(dataset.records), dataset.repeats + 1
+    if count * times > _LARGEST_EPOCH:
+        raise DataError(
+            f"data set '{dataset.id}': an epoch would have {count * times:,} uses of its images, more than the "
+            f"{_LARGEST_EPOCH:,} that are served. Lower repeats."
+        )
     if dataset.uses is None:
         return np.full(count, times, dtype=np.int64)
     ranked = np.argsort(np.random.PCG64(derive(seed, "uses", dataset.id)).random_raw(count), kind="stable")
@@ -269,3 +274,7 @@ def numbers_for(step: int, *, accumulation: int, rank: int = 0, processes: int =
     """
     first = step * accumulation * processes
     return range(first + rank, first + accumulation * processes, processes)
+
+
+_LARGEST_EPOCH = 2**28
+"""More would not fit into the memory of the machines that people train on."""

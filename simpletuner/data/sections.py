@@ -46,7 +46,7 @@ class CaptionShuffle(Section):
 
     enable: bool = False
     """Whether captions are shuffled."""
-    count: int = Field(default=1, ge=1)
+    count: int = Field(default=1, ge=1, le=1000)
     """How many shuffled captions are made of each."""
     seed: int | None = None
     """Where the order comes from; the seed of the run unless given."""
@@ -101,7 +101,7 @@ class CaptionPipeline(Section):
     """How many tags are used at the first step."""
     token_warmup_step: float = Field(default=0.0, ge=0)
     """The step from which on all tags are used, in at most 8 stages; below 1 it is a share of the run."""
-    variants: int = Field(default=8, ge=1)
+    variants: int = Field(default=8, ge=1, le=1000)
     """How many results of the steps that draw at random are made of each caption."""
 
 

@@ -60,7 +60,9 @@ class Objects:
                 return
             before, go_on = go_on, _next_page(page, found)
             if go_on == before:
-                raise Unreachable(f"{self.address.complained(f'list {self.address}')}: it does not say where its list goes on")
+                raise Unreachable(
+                    f"{self.address.complained(f'list {self.address}')}: it does not say where its list goes on"
+                )
 
     def read(self, key: str) -> bytes:
         """The whole of an object; KeyError when there is none."""

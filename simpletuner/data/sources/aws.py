@@ -97,23 +97,18 @@ class Bucket(Login):
     aws_bucket_name: BucketName
     """The name of the bucket."""
 
-    def store(self, prefix: str = "") -> S3Store:
-        """A folder of the bucket as a place for bytes; it is not looked for below aws_data_prefix, where images are."""
-        return S3Store(self.address(self.aws_bucket_name, owner=self.owner), folder_prefix(prefix))
-
 
 class Aws(DataBackend, Bucket):
     """Images in an S3-compatible bucket; nothing is ever written beside them."""
 
-    @property
-    def owner(self) -> str:
-        """How messages call this entry."""
-        return f"data set '{self.id}'"
-
     def open(self) -> BucketFolder:
         """The folder in the bucket, ready to be listed; nothing is asked of the service yet."""
-        objects = Objects(self.address(self.aws_bucket_name, owner=self.owner))
+        objects = Objects(self.address(self.aws_bucket_name, owner=f"data set '{self.id}'"))
         return BucketFolder(objects, self.aws_data_prefix, wanted(self.caption_extension))
+
+    def store(self, prefix: str = "") -> S3Store:
+        """A folder of the bucket as a place for bytes; it is not looked for below aws_data_prefix, where images are."""
+        return S3Store(self.address(self.aws_bucket_name, owner=f"data set '{self.id}'"), folder_prefix(prefix))
 
 
 class BucketFolder:

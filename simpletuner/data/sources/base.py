@@ -186,11 +186,11 @@ class DataBackend(Section):
     caption_pipeline: CaptionPipeline | None = None
     """What sd-scripts does to captions: prefix, tags that stay, shuffling, wildcards, dropout, warm-up."""
 
-    repeats: int = Field(default=0, ge=0)
+    repeats: int = Field(default=0, ge=0, le=1_000_000)
     """How many more times each image is used in an epoch: 0 uses it once, 9 ten times."""
     probability: float = 1.0
     """How often the data set is drawn compared with others; 0 leaves it out."""
-    train_batch_size: int | None = Field(default=None, ge=1)
+    train_batch_size: int | None = Field(default=None, ge=1, le=65_536)
     """How many images of this data set make a batch."""
     max_num_samples: int | None = Field(default=None, ge=1)
     """Uses only this many images, always the same ones."""
