@@ -149,6 +149,16 @@ def _adapter_dtype(config: RunConfig, runtime: Runtime) -> torch.dtype:
     return runtime.compute.dtype if config.optimization.optimizer == "adamw_bf16" else torch.float32
 
 
+def order(config: RunConfig, datasets: Sequence[Dataset], runtime: Runtime) -> Order:
+    """The order in which images are used."""
+    return Order(
+        datasets,
+        seed=runtime.seed,
+        sampling=config.data_defaults.data_backend_sampling,
+        batches_per_step=config.duration.gradient_accumulation_steps * runtime.processes,
+    )
+
+
 def schedule(config: RunConfig, order: Order) -> Schedule:
     """How long the run is, and when it does what."""
     accumulation = config.duration.gradient_accumulation_steps

@@ -47,6 +47,7 @@ class Prepared:
 def prepare(config: RunConfig, runtime: Runtime, reporter: Reporter) -> Prepared:
     """Scan the data, then encode what is not cached: the encoders come and go in here."""
     opened = open_data(config, reporter)
+    plans.schedule(config, plans.order(config, opened.training, runtime))  # refuses gaps before hours of encoding
     shots = () if config.validation.validation_disable else prompts.shots(config.validation, runtime.seed)
     texts = _encode_prompts(config, opened, shots, runtime, reporter)
     runtime.release()

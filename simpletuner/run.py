@@ -9,7 +9,6 @@ from pathlib import Path
 
 from simpletuner import plans
 from simpletuner.config import RunConfig
-from simpletuner.data.sampler import Order
 from simpletuner.errors import SimpleTunerError
 from simpletuner.models.adapters import lora
 from simpletuner.models.assemble import assemble
@@ -75,12 +74,7 @@ def build_trainer(
 ) -> Trainer:
     """The network, its adapter, the optimizer and everything else the loop needs."""
     family = plans.family(config)
-    order = Order(
-        prepared.datasets,
-        seed=runtime.seed,
-        sampling=config.data_defaults.data_backend_sampling,
-        batches_per_step=config.duration.gradient_accumulation_steps,
-    )
+    order = plans.order(config, prepared.datasets, runtime)
     schedule = plans.schedule(config, order)
     order = order.with_length(schedule.total_steps)
     batches = Batches(prepared.datasets, order, prepared.prompts, prepared.latents, runtime.seed)

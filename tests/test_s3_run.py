@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from servers.faults import FAULTS, Plan, Request, between, seeded
 from servers.hub import TOKEN
 from servers.s3 import FAST, KEY, SECRET, S3Server, shared
 
+from simpletuner.cli.main import main
 from simpletuner.preparation import prepare
 from simpletuner.progress import Recorded
 from simpletuner.storage.s3_objects import Objects
@@ -65,11 +65,38 @@ def kept(server: S3Server, bucket: str) -> dict[str, bytes]:
     return {found.key: objects.read(found.key) for found in objects.list("cache/")}
 
 
-def command(folder: Path, model: Path, *words: str, **environment: str) -> subprocess.CompletedProcess[str]:
+@dataclass(frozen=True)
+class Said:
+    """How a command ended."""
+
+    code: int
+    out: str
+    err: str
+
+
+def process(folder: Path, model: Path, *words: str, **environment: str) -> Said:
     """The real command line in a process of its own."""
     line = [sys.executable, "-m", "simpletuner", *words, "--config", str(folder / "config.json")]
     known = {**os.environ, "MODEL": str(model), **environment}
-    return subprocess.run(line, env=known, capture_output=True, text=True, check=False)
+    done = subprocess.run(line, env=known, capture_output=True, text=True, check=False)
+    return Said(done.returncode, done.stdout, done.stderr)
+
+
+Command = Callable[..., Said]
+
+
+@pytest.fixture
+def command(model: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """The same in this process, which is loaded already."""
+
+    def call(folder: Path, *words: str) -> Said:
+        monkeypatch.setenv("MODEL", str(model))
+        monkeypatch.setattr(sys, "argv", ["simpletuner", *words, "--config", str(folder / "config.json")])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return Said(int(ended.value.code or 0), *capfd.readouterr())
+
+    return call
 
 
 SHARP = tuple(fault for fault in FAULTS if fault != "stall")
@@ -82,7 +109,7 @@ def one_stall(request: Request) -> str | None:
 
 
 FORMS: Mapping[str, tuple[Plan, int]] = {
-    "everything that is over at once": (seeded(5, share=0.4, faults=SHARP), 24),
+    "everything that is over at once": (seeded(5, share=0.4, faults=SHARP), 12),
     "stalls": (one_stall, 8),
 }
 
@@ -120,19 +147,21 @@ def test_through_a_bad_network_the_caches_become_what_they_become_without(
     assert found[0] == found[1]
 
 
-def test_what_a_bad_network_has_left_is_whole_to_the_last_bit(tmp_path: Path, server: S3Server, model: Path) -> None:
+def test_what_a_bad_network_has_left_is_whole_to_the_last_bit(
+    tmp_path: Path, server: S3Server, command: Command
+) -> None:
     bucket, photos = filled(server, tmp_path / "drawn", 6)
     with between(server.endpoint, seeded(8, share=0.3, faults=SHARP)) as proxy:
         data = through(proxy.endpoint, [photos, texts(server, bucket)])
         house.write_run(tmp_path, data)
-        built = command(tmp_path, model, "cache", "build")
-        assert built.returncode == 0, built.stderr
+        built = command(tmp_path, "cache", "build")
+        assert built.code == 0, built.err
         before = kept(server, bucket)
-        verified = command(tmp_path, model, "cache", "verify")
+        verified = command(tmp_path, "cache", "verify")
         assert proxy.met.total() > 0
-    assert (verified.returncode, verified.stdout.splitlines()[-1]) == (0, "Every entry is whole.")
+    assert (verified.code, verified.out.splitlines()[-1]) == (0, "Every entry is whole.")
     assert kept(server, bucket) == before
-    assert_no_secret(built.stdout, built.stderr, verified.stdout, verified.stderr)
+    assert_no_secret(built.out, built.err, verified.out, verified.err)
 
 
 def assert_no_secret(*texts: str | bytes) -> None:
@@ -170,10 +199,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory, model: Path) -> Iterator[
         gone = f"http://me:{PASSWORD}@{host}/gone.png?sig={SIGNATURE},gone\n"
         (folder / "web.csv").write_text(table + gone)
         house.write_run(folder, data, push_to_hub=True, hub_model_id="shapes", **DRAW)
-        done = command(folder, model, "train", S3_SECRET=SECRET, **place.environment())
-        assert done.returncode == 0, done.stderr
+        done = process(folder, model, "train", S3_SECRET=SECRET, **place.environment())
+        assert done.code == 0, done.err
         uploaded = b"".join(data for files in place.files.values() for data in files.values())
-    yield Finished(folder, done.stdout + done.stderr, uploaded, b"".join(kept(server, bucket).values()))
+    yield Finished(folder, done.out + done.err, uploaded, b"".join(kept(server, bucket).values()))
 
 
 DRAW = {
@@ -219,32 +248,44 @@ WRONG: Mapping[str, tuple[Callable[[S3Server], dict[str, str]], str]] = {
     "a secret": (lambda server: {"aws_secret_access_key": "guessed-secret"}, "The secret is wrong"),
     "a key": (lambda server: {"aws_access_key_id": "guessed-secret"}, "This access key is not known there"),
     "a bucket": (lambda server: {"aws_bucket_name": "no-such-bucket"}, "There is no bucket of this name"),
-    "an address": (lambda server: {"aws_endpoint_url": "http://127.0.0.1:9"}, "there is no connection"),
+    "an address": (lambda server: {"aws_endpoint_url": "http://127.0.0.1:9"}, "there is no connection, in"),
 }
 
 
-@pytest.fixture(scope="module")
-def refused(tmp_path_factory: pytest.TempPathFactory, model: Path) -> dict[str, subprocess.CompletedProcess[str]]:
-    """What the command line says about each mistake, in the images' own entry and in that of a cache."""
-    folder, server = tmp_path_factory.mktemp("refused"), shared()
+def wrong_run(folder: Path, server: S3Server, wrong: str, place: str) -> None:
+    """A run with a mistake in the entry of the images, or in that of a cache."""
     bucket, photos = filled(server, folder / "drawn", 2)
+    change, _ = WRONG[wrong]
     small = places.local(folder, "at home", places.pictures(folder / "drawn", 2, seed=1))
-    for name, (change, _) in WRONG.items():
-        house.write_run(folder / name / "images", [photos | change(server)])
-        house.write_run(folder / name / "texts", [small, texts(server, bucket) | change(server)])
-    runs = [f"{name}/{place}" for name in WRONG for place in ("images", "texts")]
-    with ThreadPoolExecutor(4) as threads:
-        done = threads.map(lambda name: command(folder / name, model, "train"), runs)
-        return dict(zip(runs, done, strict=True))
+    data = {
+        "images": [photos | change(server)],
+        "texts": [small, texts(server, bucket) | change(server)],
+        "latents": [small, texts(server, bucket) | {"id": "kept", "dataset_type": "image_embeds"} | change(server)],
+    }
+    house.write_run(folder, data[place])
 
 
-@pytest.mark.parametrize(("place", "id"), [("images", "photos of mine"), ("texts", "texts")])
-@pytest.mark.parametrize("wrong", WRONG)
+def assert_told(done: Said, wrong: str, owner: str) -> None:
+    assert done.code == 1
+    assert "Traceback" not in done.err and done.err.count("error: ") == 1
+    assert f"error: {owner}: cannot list bucket" in done.err and WRONG[wrong][1] in done.err
+    assert_no_secret(done.out, done.err)
+
+
+OWNERS = {"images": "data set 'photos of mine'", "texts": "cache 'texts'", "latents": "cache 'kept'"}
+
+
+@pytest.mark.parametrize("place", OWNERS)
+@pytest.mark.parametrize("wrong", [wrong for wrong in WRONG if wrong != "an address"])
 def test_a_bucket_that_cannot_be_used_ends_the_run_with_one_message(
-    refused: dict[str, subprocess.CompletedProcess[str]], wrong: str, place: str, id: str
+    tmp_path: Path, server: S3Server, command: Command, wrong: str, place: str
 ) -> None:
-    done = refused[f"{wrong}/{place}"]
-    assert done.returncode == 1
-    assert "Traceback" not in done.stderr and done.stderr.count("error: ") == 1
-    assert f"'{id}'" in done.stderr and WRONG[wrong][1] in done.stderr
-    assert_no_secret(done.stdout, done.stderr)
+    wrong_run(tmp_path, server, wrong, place)
+    assert_told(command(tmp_path, "train"), wrong, OWNERS[place])
+
+
+def test_a_bucket_that_is_nowhere_ends_the_run_after_some_seconds(
+    tmp_path: Path, server: S3Server, model: Path
+) -> None:
+    wrong_run(tmp_path, server, "an address", "images")
+    assert_told(process(tmp_path, model, "train"), "an address", OWNERS["images"])

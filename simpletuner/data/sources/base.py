@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any, BinaryIO, ClassVar, Protocol
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
 from simpletuner.data.captions import CAPTION_STRATEGIES
 from simpletuner.data.geometry import (
@@ -87,6 +87,12 @@ DATASET_TYPES = words(
 _CONTENT = NoEffect("caches are addressed by content, so nothing outdated is ever used")
 _RESCANNED = NoEffect("data sets are rescanned at every start, and only new and changed files are opened")
 _BY_ITSELF = NoEffect("the framework chooses this by itself")
+
+
+def _an_ending(value: str) -> str:
+    if not value.startswith(".") or len(value) < 2 or set(value[1:]) & set("./\\"):
+        raise ValueError(f"must begin with a dot and hold no other, such as .txt or .caption, got '{value}'")
+    return value
 
 
 def _as_tuple(value: Any) -> Any:
@@ -177,7 +183,7 @@ class DataBackend(Section):
     """Uses instance_prompt for every image and ignores all other captions."""
     disable_multiline_split: bool | None = None
     """Takes a caption file as one caption; otherwise each line of it is an alternative."""
-    caption_extension: str = Field(default=CAPTION_SUFFIX, pattern=r"^\.[^./\\]+$")
+    caption_extension: Annotated[str, AfterValidator(_an_ending)] = CAPTION_SUFFIX
     """The ending of caption files, such as .caption."""
     caption_fallback: str | None = None
     """The caption of images that have none; without it, a missing caption ends the run."""
