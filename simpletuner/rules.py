@@ -106,9 +106,9 @@ def _conditions(config: RunConfig) -> Iterator[Problem]:
 
 def _folders(config: RunConfig) -> Iterator[Problem]:
     """Folders that a run writes to, among pictures that it must not touch."""
-    for option in ("output_dir", "cache_dir"):
-        folder = config.run.__dict__[option]
-        if folder and (wrong := among_pictures(Path(folder), config.data)):
+    folders = {"output_dir": config.run.output_dir, "cache_dir": config.run.cache_dir or Path("cache")}
+    for option, folder in folders.items():
+        if wrong := among_pictures(folder, config.data):
             yield Problem(option, wrong)
 
 

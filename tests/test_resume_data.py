@@ -1,4 +1,4 @@
-"""Interrupting a run changes nothing, whatever the data file asks for; and it does not matter what caches still hold."""
+"""Interrupting a run changes nothing, whatever the data file asks for and whatever the caches still hold."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def drawn(folder: Path, id: str, count: int = 6, *, size: tuple[int, int] = (64,
 def windows(folder: Path) -> Entries:
     """Data sets that come and go by epochs and by steps."""
     return [
-        drawn(folder, "always"),
-        drawn(folder, "at first", 4, end_epoch=1),
-        drawn(folder, "until a step", 4, end_step=4),
-        drawn(folder, "from a step on", 4, start_step=3, repeats=1),
-        drawn(folder, "from an epoch on", 4, start_epoch=2),
-        drawn(folder, "early in each epoch", 4, disable_after_epoch_step=3),
+        drawn(folder, "always", 4),
+        drawn(folder, "at first", 2, end_epoch=1),
+        drawn(folder, "until a step", 2, end_step=4),
+        drawn(folder, "from a step on", 2, start_step=3),
+        drawn(folder, "from an epoch on", 2, start_epoch=2),
+        drawn(folder, "early in each epoch", 4, disable_after_epoch_step=1),
     ]
 
 

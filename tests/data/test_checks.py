@@ -141,3 +141,19 @@ def test_defaults_are_checked_with_each_data_set() -> None:
     assert complaints(image(), resolution=1, resolution_type="pixel") == [
         "data set 'subject' › resolution: 1 would be an edge in pixels; for megapixels set resolution_type to area"
     ]
+
+
+@pytest.mark.parametrize(
+    ("raw", "place"),
+    [
+        ([image(cache_dir_vae="datasets/subject/vae")], "data set 'subject' › cache_dir_vae"),
+        (
+            [image(), {"id": "t", "dataset_type": "text_embeds", "cache_dir": "datasets/subject"}],
+            "data set 't' › cache_dir",
+        ),
+    ],
+)
+def test_nothing_may_be_written_among_pictures(raw: list[Any], place: str) -> None:
+    (complaint,) = complaints(*raw)
+    assert complaint.startswith(f"{place}: datasets/subject")
+    assert "lies among the pictures of data set 'subject', where nothing is ever written" in complaint
