@@ -16,8 +16,9 @@ from pydantic import SecretStr, ValidationError
 
 from simpletuner import files, legacy, rules, selection
 from simpletuner.data.checks import check_entries
-from simpletuner.data.entries import missing_folders, read_entries, remarks
+from simpletuner.data.entries import missing_folders, read_entries
 from simpletuner.data.options import DataDefaults
+from simpletuner.data.remarks import remarks
 from simpletuner.data.sources import SOURCES, DataEntry
 from simpletuner.demo import MODEL
 from simpletuner.errors import ConfigError, Problem
@@ -163,7 +164,8 @@ def read(
         raise ConfigError(str(path), _unique([*found, *together]))
     for name in SECTIONS:
         notices += [f"{option} has no effect: {why}" for option, why in without_effect(config.__dict__[name])]
-    return Reading(config, path, tuple([*notices, *remarks(entries), *rules.remarks(config)]), tuple(_unique(together)))
+    notices += [*remarks(entries, config.data_defaults), *rules.remarks(config)]
+    return Reading(config, path, tuple(notices), tuple(_unique(together)))
 
 
 def lift(flat: Mapping[str, Any], data: Sequence[DataEntry]) -> tuple[dict[str, Any], list[Problem]]:

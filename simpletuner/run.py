@@ -101,6 +101,7 @@ def build_trainer(
         evaluation=_evaluation(config, schedule, prepared, runtime, reporter),
         metadata=plans.metadata(config, prepared.weights, prepared.datasets),
         resolved_config=config.dump(),
+        data={one.id: {"images": len(one.records), "fingerprint": one.fingerprint()} for one in prepared.datasets},
     )
 
 

@@ -9,9 +9,10 @@ import pytest
 
 from simpletuner.config import OWNER
 from simpletuner.data.checks import check_entries
-from simpletuner.data.entries import read_entries, remarks
+from simpletuner.data.entries import read_entries
 from simpletuner.data.generators import GENERATORS
 from simpletuner.data.options import DataDefaults
+from simpletuner.data.remarks import remarks
 from simpletuner.data.sections import CaptionPipeline, CaptionShuffle, ParquetColumns
 from simpletuner.data.sources import SOURCES
 from simpletuner.data.sources.huggingface import HubColumns
@@ -39,7 +40,7 @@ def data_file(block: Any) -> list[Any]:
 def test_a_data_file_on_a_page_can_be_used(block: Any) -> None:
     variables = dict.fromkeys(re.findall(r"\{env:(\w+)\}", json.dumps(block)), "set")
     entries, found = read_entries(filled(data_file(block), variables, []))
-    assert [*found, *check_entries(entries, DataDefaults()), *remarks(entries)] == []
+    assert [*found, *check_entries(entries, DataDefaults()), *remarks(entries, DataDefaults())] == []
 
 
 def test_the_example_for_users_of_sd_scripts_is_the_one_on_their_page() -> None:

@@ -9,8 +9,9 @@ import pytest
 
 from simpletuner.config import DEMO_VARIABLES, Reading, read
 from simpletuner.data.checks import check_entries
-from simpletuner.data.entries import read_entries, remarks
+from simpletuner.data.entries import read_entries
 from simpletuner.data.options import DataDefaults
+from simpletuner.data.remarks import remarks
 from simpletuner.training.prompts import library
 
 ROOT = Path(__file__).parent.parent
@@ -77,7 +78,7 @@ def test_the_template_is_for_a_card_of_24_gigabytes_and_thirty_pictures(checkout
 @pytest.mark.parametrize("path", DATA_TEMPLATES, ids=lambda path: path.name)
 def test_a_data_template_can_be_used_once_its_folder_is_there(path: Path) -> None:
     entries, found = read_entries(json.loads(path.read_text()))
-    assert [*found, *check_entries(entries, DataDefaults()), *remarks(entries)] == []
+    assert [*found, *check_entries(entries, DataDefaults()), *remarks(entries, DataDefaults())] == []
 
 
 def test_the_prompt_template_holds_prompts() -> None:

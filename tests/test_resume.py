@@ -168,3 +168,18 @@ def test_settings_of_the_optimizer_that_were_changed_act_after_resuming(tmp_path
     )
     first, second = load_file(plain.adapter), load_file(decayed.adapter)
     assert any(not equal(first[name], second[name]) for name in first)
+
+
+def test_data_that_changed_since_the_checkpoint_is_told(tmp_path, model, pictures):
+    path = house.write_run(tmp_path / "run", [house.data_set("subject", pictures)], checkpoint_step_interval=3)
+    house.run(path, model, "max_train_steps=3")
+    count = len(list(pictures.glob("*.png")))
+    house.draw_pictures(tmp_path / "more", 1, seed=77)
+    shutil.copy(tmp_path / "more" / "000.png", pictures / "new.png")
+    shutil.copy(tmp_path / "more" / "000.txt", pictures / "new.txt")
+    _, recorded = house.run(path, model)
+    changed = f"had {count} images and has {count + 1} now"
+    told = f"data set 'subject' {changed}: from here on, the order of the images is another one"
+    (pictures / "new.png").unlink()
+    (pictures / "new.txt").unlink()
+    assert told in recorded.texts()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from datetime import timedelta
 
 import click
 from rich.console import Console as Terminal
@@ -26,6 +27,7 @@ from simpletuner.progress import (
 )
 
 _SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BEFORE_PACE = 2.0
 
 
 @dataclass
@@ -34,6 +36,19 @@ class _Stage:
     total: int
     done: int = 0
     said: float = field(default_factory=time.monotonic)
+    begun: float = field(default_factory=time.monotonic)
+    before: int = 0
+    """How much was done when this began."""
+
+    def pace(self) -> str:
+        """How fast it goes, and how long it will still take."""
+        seconds, done = time.monotonic() - self.begun, self.done - self.before
+        if seconds < _SECONDS_BEFORE_PACE or not done:
+            return ""
+        rate = done / seconds
+        each = f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
+        left = self.total - self.done
+        return f"{each}, {timedelta(seconds=round(left / rate))} left" if left > 0 else each
 
 
 class Console:
@@ -66,7 +81,7 @@ class Console:
 
     def _begin(self, name: str, total: int, done: int = 0) -> None:
         self._end()
-        self._stage = _Stage(name, total, done)
+        self._stage = _Stage(name, total, done, before=done)
         if self._terminal.is_terminal and total:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
             self._bars = Progress(*columns, TextColumn("{task.fields[facts]}"), console=self._terminal)
@@ -80,10 +95,12 @@ class Console:
             return
         self._stage.done += count
         if self._bars is not None and self._task is not None:
-            self._bars.update(self._task, advance=count, facts=facts)
+            self._bars.update(self._task, advance=count, facts=facts or self._stage.pace().partition(",")[0])
         elif self._is_time(self._stage):
             of_all = f"/{self._stage.total}" if self._stage.total else ""
-            self._say(f"{self._stage.name}: {self._stage.done}{of_all} {facts}".rstrip())
+            pace = self._stage.pace()
+            told = facts or (f"({pace})" if pace else "")
+            self._say(f"{self._stage.name}: {self._stage.done}{of_all} {told}".rstrip())
 
     def _is_time(self, stage: _Stage) -> bool:
         now = time.monotonic()

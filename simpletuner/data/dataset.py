@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+import xxhash
 from numpy.typing import NDArray
 
 from simpletuner.data import images, masks
@@ -82,6 +83,11 @@ class Dataset:
     def buckets(self) -> Mapping[Size, int]:
         """How many images each bucket holds."""
         return self.records.buckets()
+
+    def fingerprint(self) -> str:
+        """What the order of the samples depends on, in a few characters: the images and their buckets."""
+        text = "\n".join([*self.records.digests(), *map(str, self.records.bucket_of.tolist())])
+        return xxhash.xxh3_64_hexdigest(text.encode())
 
     def caption(self, index: int, use: Use, seed: int) -> str:
         """The caption for one use of an image; empty when it is dropped."""

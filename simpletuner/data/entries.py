@@ -11,9 +11,8 @@ from pydantic_core import PydanticCustomError
 
 from simpletuner.data.generators.expansion import expand
 from simpletuner.data.sources import SOURCES, DataBackend, DataEntry, Embeds, Local, TextEmbeds
-from simpletuner.data.sources.embeds import unused_options
 from simpletuner.errors import Problem
-from simpletuner.schema import Section, problems, without_effect
+from simpletuner.schema import Section, problems
 
 
 def read_entries(
@@ -44,13 +43,6 @@ def missing_folders(entries: Sequence[DataEntry]) -> list[Problem]:
         for entry in entries
         if isinstance(entry, Local) and not entry.instance_data_dir.is_dir()
     ]
-
-
-def remarks(entries: Sequence[DataEntry]) -> list[str]:
-    """Options that were given and do nothing, each with the reason."""
-    told = [(entry, *one) for entry in entries for one in without_effect(entry)]
-    told += [(entry, *one) for entry in entries if isinstance(entry, Embeds) for one in unused_options(entry)]
-    return [f"{where(entry, name)} has no effect: {why}" for entry, name, why in told]
 
 
 def where(entry: DataEntry, *path: str) -> str:

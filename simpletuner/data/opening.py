@@ -75,6 +75,9 @@ class Opening:
             caption_extension=entry.caption_extension,
             with_captions=self.captions(entry).reads_text_files,
             known=None if known is None else known.table,
+            begin=lambda count: self.reporter.report(
+                StageStarted(f"looking at new images of data set '{entry.id}'", count)
+            ),
             advance=self.advance,
         )
         if isinstance(source, Catalogued):

@@ -142,7 +142,8 @@ class Keeping:
 def keeps_latents(entry: DataBackend, defaults: DataDefaults) -> Keeping:
     """When the images of a data set are encoded."""
     is_disabled = _own(entry.vae_cache_disable, defaults.vae_cache_disable)
-    is_late = _own(entry.vae_cache_ondemand, defaults.vae_cache_ondemand) or entry.vae_cache_clear_each_epoch
+    redraws = entry.vae_cache_clear_each_epoch and geometry_rules(entry, defaults).draws_crop
+    is_late = _own(entry.vae_cache_ondemand, defaults.vae_cache_ondemand) or redraws
     return Keeping(is_late or is_disabled, not is_disabled)
 
 

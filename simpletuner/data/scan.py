@@ -29,6 +29,7 @@ def scan(
     caption_extension: str,
     with_captions: bool,
     known: pa.Table | None = None,
+    begin: Callable[[int], None] = lambda count: None,
     advance: Callable[[int], None],
 ) -> Manifest:
     """List a source, and open what is new or changed since the manifest at `path` was written.
@@ -39,13 +40,17 @@ def scan(
         caption_extension: The ending of caption files.
         with_captions: Whether caption files are read.
         known: The columns of another manifest of the same source.
-        advance: Told how many more images are known now.
+        begin: Told how many images are new or changed, before they are looked at.
+        advance: Told how many more of them were looked at.
     """
     pictures, texts, nameless = _sorted_out(source.items(), caption_extension)
     before = load(path)
     known = before if known is None or len(before) else known
     captions = [texts.get(_stem(item.key)) for item in pictures] if with_captions else None
     places = _places(known, pictures, captions)
+    stale = int((places < 0).sum())
+    if stale:
+        begin(stale)
     table = _looked_at(source, path, pictures, captions, places, known, advance)
     table = _with_captions(table, pictures, from_files=with_captions)
     if table is not before and not table.equals(before):
@@ -102,7 +107,6 @@ def _looked_at(
 ) -> pa.Table:
     """The columns of all images: what is known, and what is found out about the others."""
     stale = np.flatnonzero(places < 0).tolist()
-    advance(len(pictures) - len(stale))
     if not stale:
         return known if _is_whole(places, known) else known.take(places)
     earlier = _earlier(known, [pictures[number].key for number in stale])

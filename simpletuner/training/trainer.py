@@ -76,6 +76,8 @@ class Trainer:
     evaluation: Evaluation | None = None
     metadata: Mapping[str, str] = field(default_factory=dict)
     resolved_config: str = "{}"
+    data: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
+    """For each data set how many images it has, and a fingerprint of them."""
     state: TrainState = field(default_factory=TrainState)
 
     def fit(self, resume_from: Path | None) -> Path:
@@ -221,6 +223,7 @@ class Trainer:
                     "global_step": self.state.step,
                     "seed": self.runtime.seed,
                     "optimizer": self.optimization.optimizer,
+                    "data": self.data,
                 }
             ).encode(),
             RESOLVED_CONFIG: self.resolved_config.encode(),
@@ -256,6 +259,17 @@ class Trainer:
             group.update(settings)  # what the config says now, and not what it said then
         self.state.step = int(state["global_step"])
         self.reporter.report(Notice(f"resumed from {path.name}"))
+        for text in self._changed_data(state.get("data", {})):
+            self.reporter.report(Notice(text))
+
+    def _changed_data(self, before: Mapping[str, Mapping[str, object]]) -> Iterator[str]:
+        """What is different in the data now, so that the run cannot go on exactly as it would have."""
+        for id in before.keys() & self.data.keys():
+            then, now = before[id], self.data[id]
+            if then != now:
+                had = f"had {then['images']} images and has {now['images']}"
+                what = had if then["images"] != now["images"] else "has other images, or other sizes of them"
+                yield f"data set '{id}' {what} now: from here on, the order of the images is another one"
 
     def _not_finite(self, what: str, batch: Batch | None) -> str:
         where = f"; the images were {', '.join(batch.keys)} of data set '{batch.dataset}'" if batch else ""

@@ -5,10 +5,10 @@ from typing import Any
 
 import pytest
 
-from simpletuner.data.entries import missing_folders, read_entries, remarks
+from simpletuner.data.entries import missing_folders, read_entries
 from simpletuner.data.sources import DataBackend, TextEmbeds
 
-from .files import complaints, entries, first, image, latents, texts
+from .files import complaints, entries, first, image, texts
 
 
 def test_a_text_cache_is_made_when_there_is_none() -> None:
@@ -125,13 +125,6 @@ def test_all_missing_folders_are_told_at_once(tmp_path: Path) -> None:
         f"data set 'file' › instance_data_dir: {tmp_path}/file is a file, not a folder; name the folder that your "
         f"images are in",
     ]
-
-
-def test_options_without_effect_are_told() -> None:
-    (notice,) = remarks(entries(image(preserve_data_backend_cache=True)))
-    assert notice.startswith("data set 'subject' › preserve_data_backend_cache has no effect: data sets are rescanned")
-    (notice,) = remarks(entries(image(), latents("i", type="memory", cache_dir="x")))
-    assert notice.startswith("data set 'i' › cache_dir has no effect: the cache is kept in memory")
 
 
 HUB = {"id": "hub", "type": "huggingface", "dataset_name": "RareConcepts/Domokun", "metadata_backend": "huggingface",

@@ -95,7 +95,7 @@ class CsvImages:
 
     def prepare(self, reporter: Reporter) -> None:
         """Download what is missing, and say what could not be downloaded; a DataError when nothing could be."""
-        listed = url_list.read(self._table, self._columns)
+        listed = self._rows()
         _sweep(self._folder)
         urls = list(filter(_is_url, listed.images))
         stage = f"downloading images of data set '{self._id}'"
@@ -155,7 +155,13 @@ class CsvImages:
         prepared, self._prepared = self._prepared, None
         if prepared is not None:
             return prepared
-        return url_list.read(self._table, self._columns), Fetched(self._downloads.files(), self._failures or {})
+        return self._rows(), Fetched(self._downloads.files(), self._failures or {})
+
+    def _rows(self) -> UrlList:
+        try:
+            return url_list.read(self._table, self._columns)
+        except DataError as error:
+            raise DataError(f"data set '{self._id}': {error}") from error
 
     def _item(self, key: str, address: str, captions: tuple[str, ...], fetched: Fetched) -> Item:
         if not _is_url(address):
