@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import SecretStr, ValidationError
+from pydantic import ValidationError
 
 from simpletuner import files, legacy, rules, selection
 from simpletuner.data.checks import check_entries
@@ -348,9 +348,3 @@ def _place(place: tuple[int | str, ...]) -> str:
 def _unique(found: Sequence[Problem]) -> list[Problem]:
     """Each problem once, without those that only follow from a variable that is not set."""
     return [problem for problem in dict.fromkeys(found) if "{env:" not in problem.what]
-
-
-def secrets_of(config: RunConfig) -> tuple[str, ...]:
-    """Every secret value in the config, so that logs can be kept clean of them."""
-    values = (value for entry in config.data for value in entry.__dict__.values())
-    return tuple(value.get_secret_value() for value in values if isinstance(value, SecretStr))

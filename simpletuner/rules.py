@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -137,6 +138,18 @@ def remarks(config: RunConfig) -> Iterator[str]:
         is_eval = isinstance(entry, DataBackend) and entry.dataset_type == "eval"
         if is_eval and (options.eval_loss_disable or not is_measured):
             yield f"{where(entry)} is not used: set eval_steps_interval to measure the loss on it"
+    yield from _too_late(config)
+
+
+def _too_late(config: RunConfig) -> Iterator[str]:
+    """Data sets that start after the run has ended, where its length is known."""
+    steps, epochs = config.duration.max_train_steps or inf, config.duration.num_train_epochs or inf
+    for entry in config.data:
+        if isinstance(entry, DataBackend) and entry.dataset_type == "image":
+            if entry.start_step > steps:
+                yield f"{where(entry)} is not used: it starts at step {entry.start_step}, and the run ends at {steps}"
+            elif entry.start_epoch >= epochs + 1:
+                yield f"{where(entry)} is not used: it starts in epoch {entry.start_epoch} of {epochs:g}"
 
 
 _TAKEN_BY = {

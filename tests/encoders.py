@@ -36,6 +36,10 @@ class Shades:
     broken: frozenset[str] = frozenset()
     source: Any = Shelf()
 
+    def pictures(self) -> Sequence[Record]:
+        """None of them is mirrored."""
+        return self.records
+
     def image(self, record: Record) -> Image.Image:
         """One shade of grey in the size of the bucket."""
         if record.key in self.broken:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -12,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 from safetensors.torch import load_file
-from torch import equal
+from torch import Tensor, equal
 
 from simpletuner.progress import Evaluated, Recorded, StageStarted, StepDone
 
@@ -72,7 +73,7 @@ def captions(folder: Path) -> Entries:
         "enable_wildcard": True,
         "caption_tag_dropout_rate": 0.3,
         "caption_dropout_rate": 0.2,
-        "caption_dropout_every_n_epochs": 3,
+        "caption_dropout_every_n_epochs": 2,
         "token_warmup_min": 1,
         "token_warmup_step": 0.8,
         "variants": 3,
@@ -136,23 +137,49 @@ def measured(recorded: Recorded, *, after: int = 0) -> list[tuple[object, ...]]:
     return [one for one in (*steps, *losses) if one[0] > after]
 
 
-@pytest.mark.parametrize("cold", [False, True], ids=["with its caches", "with empty caches"])
+SHORT = ("windows", "masks") if "CI" in os.environ else tuple(CASES)
+"""The cases that are tried with empty caches too."""
+
+
 @pytest.mark.parametrize("case", CASES)
-def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(
-    tmp_path: Path, model: Path, case: str, cold: bool
-) -> None:
+def test_a_run_that_was_stopped_goes_on_as_if_it_had_not_been(tmp_path: Path, model: Path, case: str) -> None:
+    path, heard, expected = unbroken(tmp_path, model, case)
+    after = resumed(path, model, heard, expected, step=3)
+    stages = {event.stage for event in after.events if isinstance(event, StageStarted)}
+    assert not stages & {"text embeddings", "image latents"} or case == "without caches"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("case", SHORT)
+def test_a_run_goes_on_just_so_when_its_caches_are_gone(tmp_path: Path, model: Path, case: str) -> None:
+    path, heard, expected = unbroken(tmp_path, model, case)
+    shutil.rmtree(path.parent / "cache")
+    resumed(path, model, heard, expected, step=3)
+
+
+@pytest.mark.slow
+def test_data_sets_that_come_and_go_do_so_from_whichever_step_a_run_goes_on(tmp_path: Path, model: Path) -> None:
+    path, heard, expected = unbroken(tmp_path, model, "windows", checkpoint_step_interval=1, checkpoints_total_limit=9)
+    for step in (4,) if "CI" in os.environ else (5, 4, 2, 1):
+        resumed(path, model, heard, expected, step=step)
+
+
+def unbroken(folder: Path, model: Path, case: str, **more: Any) -> tuple[Path, Recorded, dict[str, Tensor]]:
+    """A run without a stop: its config, what it said and what it learned."""
     entries, options = CASES[case]
-    path = house.write_run(tmp_path / "run", entries(tmp_path), **OPTIONS, **options)
+    path = house.write_run(folder / "run", entries(folder), **{**OPTIONS, **options, **more})
     outcome, heard = house.run(path, model)
-    expected = load_file(outcome.adapter)
-    shutil.rmtree(outcome.folder / "checkpoint-6")
-    outcome.adapter.unlink()
-    if cold:
-        shutil.rmtree(tmp_path / "run" / "cache")
-    resumed, after = house.run(path, model)
-    assert measured(after) == measured(heard, after=3) != []
-    found = load_file(resumed.adapter)
+    return path, heard, load_file(outcome.adapter)
+
+
+def resumed(path: Path, model: Path, heard: Recorded, expected: dict[str, Tensor], *, step: int) -> Recorded:
+    """The same run from a checkpoint on, as after a crash; it must not differ in a bit."""
+    output = path.parent / "output"
+    for late in output.glob("checkpoint-?"):
+        if int(late.name[-1]) > step:
+            shutil.rmtree(late)
+    outcome, after = house.run(path, model)
+    assert measured(after) == measured(heard, after=step) != []
+    found = load_file(outcome.adapter)
     assert expected.keys() == found.keys() and all(equal(expected[name], found[name]) for name in expected)
-    if not cold and case != "without caches":
-        stages = {event.stage for event in after.events if isinstance(event, StageStarted)}
-        assert not stages & {"text embeddings", "image latents"}
+    return after

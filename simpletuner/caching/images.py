@@ -62,6 +62,9 @@ class Pictures(Protocol):
     def records(self) -> Iterable[Record]:
         """Its images, in an order that does not change."""
 
+    def pictures(self) -> Iterable[Record]:
+        """Its images in every form that is encoded, mirrored ones too."""
+
     def image(self, record: Record) -> Image.Image:
         """The pixels of an image as they are trained on; Unreadable, with the name of the file, when there are none."""
 

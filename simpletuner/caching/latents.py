@@ -100,7 +100,7 @@ class LatentCache:
         """The keys of every entry that the data sets of the last `fill` need, by their cache."""
         found: dict[TensorCache, set[str]] = defaultdict(set)
         for id, dataset in self._datasets.items():
-            found[self._caches[id]].update(_key(self._caches[id], record) for record in dataset.records)
+            found[self._caches[id]].update(_key(self._caches[id], record) for record in dataset.pictures())
         return found
 
     def why(self) -> Reasons:
@@ -147,7 +147,7 @@ class LatentCache:
             cache = self._caches[dataset.id]
             if cache.on_demand:
                 continue
-            records = {_key(cache, record): record for record in dataset.records}
+            records = {_key(cache, record): record for record in dataset.pictures()}
             lists.append((dataset, records))
             for key in filter(only, cache.missing(records)):
                 image = images.setdefault(key, WantedImage(key, dataset, records[key]))
@@ -223,7 +223,7 @@ def _key(cache: TensorCache, record: Record) -> str:
 @lru_cache(maxsize=65536)
 def _plan(placement: Placement) -> str:
     numbers = repr((*placement.resize, *placement.crop, *placement.bucket))
-    return f"{numbers} {placement.interpolation}"
+    return f"{numbers} {placement.interpolation}{' mirrored' if placement.mirrored else ''}"
 
 
 def _posterior(entry: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:

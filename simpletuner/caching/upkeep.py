@@ -26,6 +26,8 @@ class Place:
     needed: Set[str]
     kinds: tuple[str, ...]
     """What is kept there, in the words of a user."""
+    on_demand: Set[str] = frozenset()
+    """What of it is made when it is first used, and so is not missing before."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +41,8 @@ class Tally:
     """Of the entries in bytes."""
     needed: int
     missing: int
+    later: int
+    """Entries that are not there, and are made when they are first used."""
     surplus: int
     """Entries that this config does not need."""
     surplus_size: int
@@ -54,6 +58,7 @@ def places(wanted: Mapping[str, Mapping[TensorCache, Set[str]]]) -> list[Place]:
     """
     stores: dict[str, Store] = {}
     needed: dict[str, set[str]] = defaultdict(set)
+    sooner: dict[str, set[str]] = defaultdict(set)
     kinds: dict[str, list[str]] = defaultdict(list)
     for kind, caches in wanted.items():
         for cache, keys in caches.items():
@@ -61,8 +66,12 @@ def places(wanted: Mapping[str, Mapping[TensorCache, Set[str]]]) -> list[Place]:
                 continue
             name = stores.setdefault(cache.store.name, cache.store).name
             needed[name] |= keys
+            sooner[name] |= set() if cache.on_demand else keys
             kinds[name] += [] if kind in kinds[name] else [kind]
-    return [Place(store, needed[name], tuple(kinds[name])) for name, store in sorted(stores.items())]
+    return [
+        Place(store, needed[name], tuple(kinds[name]), needed[name] - sooner[name])
+        for name, store in sorted(stores.items())
+    ]
 
 
 def tally(place: Place) -> Tally:
@@ -70,14 +79,16 @@ def tally(place: Place) -> Tally:
     sizes = {entry.key: entry.size for entry in place.store.entries()}
     ours = [key for key in sizes if _is_ours(key)]
     surplus = [key for key in ours if key not in place.needed]
-    present = len(ours) - len(surplus)
+    absent = [key for key in place.needed if not sizes.get(key)]  # an empty file is no entry
+    later = sum(key in place.on_demand for key in absent)
     return Tally(
         name=place.store.name,
         kinds=place.kinds,
         entries=len(ours),
         size=sum(sizes[key] for key in ours),
-        needed=present,
-        missing=len(place.needed) - present,
+        needed=len(place.needed) - len(absent),
+        missing=len(absent) - later,
+        later=later,
         surplus=len(surplus),
         surplus_size=sum(sizes[key] for key in surplus),
         foreign=len(sizes) - len(ours),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -13,7 +14,9 @@ from simpletuner.caching.importing_texts import TextShape, import_texts
 from simpletuner.caching.upkeep import Place, Tally
 from simpletuner.cli.caches import look, nothing
 from simpletuner.cli.choosing import PASS_ON, selecting
+from simpletuner.errors import ConfigError, Problem
 from simpletuner.progress import Advanced, Reporter, StageStarted
+from simpletuner.selection import Selection, find
 from simpletuner.storage.store import Entry
 
 
@@ -32,7 +35,7 @@ def build(config: str | None, env: str | None, example: str | None, overrides: t
     with look(config, env, example, overrides, only=None) as caches:
         for place in caches.places():
             found = upkeep.tally(place)
-            left = f", {found.missing:,} are left until they are needed" if found.missing else ""
+            left = f", {found.later:,} are left until they are needed" if found.later else ""
             click.echo(f"{found.name}: {_entries(found.needed)} ready{left}")
 
 
@@ -97,6 +100,7 @@ def _table(tally: Tally) -> str:
     rows = [
         ("needed", tally.needed, _bytes(tally.size - tally.surplus_size)),
         ("missing", tally.missing, ""),
+        *([("made later", tally.later, "")] if tally.later else []),
         ("not needed", tally.surplus, _bytes(tally.surplus_size)),
         ("other files", tally.foreign, ""),
     ]
@@ -124,6 +128,7 @@ def gc(
     """
     needed: set[str] = set()
     for other in others:
+        _refuse_nothing(other)
         with look(other, None, None, (), only=nothing) as caches:
             needed.update(key for place in caches.places() for key in place.needed)
     with look(config, env, example, overrides, only=nothing) as caches:
@@ -133,6 +138,15 @@ def gc(
         _clear(place, entries, delete=yes)
     if count and not yes:
         click.echo("Nothing was deleted. Other configs that share a cache may need them; delete them with --yes.")
+
+
+def _refuse_nothing(other: str) -> None:
+    """A config that is not there is named as it was given."""
+    try:
+        find(Selection(config=other), os.environ, Path.cwd())
+    except ConfigError as error:
+        told = [Problem(f"--also {other}", problem.what) for problem in error.problems]
+        raise ConfigError(error.path, told) from error
 
 
 def _unneeded(place: Place, needed: set[str]) -> list[Entry]:

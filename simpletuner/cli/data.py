@@ -14,6 +14,7 @@ from rich.console import Console as Terminal
 from simpletuner import __version__, plans
 from simpletuner.cli.choosing import PASS_ON, chosen, selecting
 from simpletuner.cli.console import Console
+from simpletuner.cli.quiet import quiet
 from simpletuner.cli.tables import findings_of, overview
 from simpletuner.config import Reading, RunConfig, load
 from simpletuner.data.report import page
@@ -55,6 +56,7 @@ def report(
     The page is one file that needs no network: buckets with what is cropped away, files that are left out and why,
     images that look alike, captions that are odd or too long.
     """
+    quiet()
     selection, words = chosen(config, env, example, overrides)
     if selection.example == "demo":
         prepare_demo()

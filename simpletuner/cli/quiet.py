@@ -8,7 +8,7 @@ import warnings
 
 
 def quiet() -> None:
-    """Switch off what libraries print by themselves, for commands that load a model."""
+    """Switch off what libraries print by themselves, for commands that load a model or read images."""
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")

@@ -63,8 +63,11 @@ def closing(outcome: Outcome, *, is_demo: bool) -> str:
 
 
 def _program() -> str:
-    """How the person can call this program: by its name where the shell finds it, otherwise by its path."""
-    return "simpletuner" if which("simpletuner") else _relative(Path(sys.argv[0]))
+    """How the person can call this program: by its name where the shell finds it, otherwise as it was called."""
+    if which("simpletuner"):
+        return "simpletuner"
+    called = Path(sys.argv[0])
+    return "python -m simpletuner" if called.name == "__main__.py" else _relative(called)
 
 
 def _relative(value: object) -> str:

@@ -196,8 +196,8 @@ def _short(text: str) -> str:
 KINDS = words(
     "kind of finding",
     {
-        "missing": "There is no caption for this image; the fallback is used if there is one.",
-        "empty": "There is a caption, but nothing is in it; the fallback is used if there is one.",
+        "missing": "There is no caption for this image.",
+        "empty": "There is a caption, but nothing is in it.",
         "nothing left": "The filters take everything out of this caption.",
         "duplicate": "Several images have the same caption, so the model cannot learn what tells them apart.",
         "file name": "The name of the file says nothing about the image; give it a name that does, or a caption file.",

@@ -15,6 +15,7 @@ from simpletuner.data.items import Item, Size
 from simpletuner.data.said import first_said, size, stamped, texts
 from simpletuner.data.sections import ParquetColumns
 from simpletuner.data.sources.base import IMAGE_SUFFIXES, OTHER_PICTURES, Source
+from simpletuner.data.spelling import composed
 from simpletuner.errors import DataError
 from simpletuner.progress import Notice, Reporter, StageStarted
 
@@ -82,12 +83,13 @@ class Catalogued:
         if lonely:
             some = ", ".join(_text(self._rows[row]) or "a row without a name" for row in lonely[:_SHOWN])
             more = ", ..." if len(lonely) > _SHOWN else ""
-            count = f"{len(lonely)} row{'s' if len(lonely) > 1 else ''}"
-            yield f"{count} of table {self._given.path} belong to no image: {some}{more}"
+            rows, belong = ("row", "belongs") if len(lonely) == 1 else ("rows", "belong")
+            yield f"{len(lonely)} {rows} of table {self._given.path} {belong} to no image: {some}{more}"
         if self._shared:
             yield (
-                f"{self._shared} images share a row of table {self._given.path} with images of the same name in other "
-                f"folders; write paths into column {self._columns.name} to tell them apart"
+                f"{self._shared} {'image shares' if self._shared == 1 else 'images share'} a row of table "
+                f"{self._given.path} with images of the same name in other folders; write paths into column "
+                f"{self._columns.name} to tell them apart"
             )
 
     def _described(self, item: Item) -> Item:
@@ -106,14 +108,15 @@ class Catalogued:
 
     def _rows_of(self, key: str) -> Sequence[int]:
         """The rows about an image: those with the most exact of its names."""
-        names = self._names
+        names, exact = self._names, composed(key)
         for name in self._names_of(key):
-            if name in names and (name == key or self._can_be(names[name][0], key)):
+            if name in names and (name == exact or self._can_be(names[name][0], exact)):
                 return names[name]
         return ()
 
     def _names_of(self, key: str) -> Iterator[str]:
-        for name in (key, _plain(self._source.name(key)), key.rpartition("/")[2]):
+        exact = composed(key)
+        for name in (exact, _plain(self._source.name(key)), exact.rpartition("/")[2]):
             yield name
             if not self._given.identifier_includes_extension:
                 yield splitext(name)[0]
@@ -247,8 +250,8 @@ def _text(name: object) -> str:
 
 
 def _plain(name: str) -> str:
-    """A path as sources write it: with forward slashes, and without a dot in front."""
-    return name.strip().replace("\\", "/").removeprefix("./")
+    """A path as sources write it: with forward slashes, without a dot in front, and with composed letters."""
+    return composed(name.strip().replace("\\", "/").removeprefix("./"))
 
 
 def _first_of(names: Sequence[str], known: Sequence[str]) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -83,6 +83,10 @@ class Dataset:
     def buckets(self) -> Mapping[Size, int]:
         """How many images each bucket holds."""
         return self.records.buckets()
+
+    def pictures(self) -> Iterator[Record]:
+        """Every record in every form that its image is used in."""
+        return self.records.pictures()
 
     def fingerprint(self) -> str:
         """What the order of the samples depends on, in a few characters: the images and their buckets."""

@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
-from simpletuner.data.generators.expansion import expand
+from simpletuner.data.generators.expansion import expand, wrong_generators
 from simpletuner.data.sources import SOURCES, DataBackend, DataEntry, Embeds, Local, TextEmbeds
 from simpletuner.errors import Problem
 from simpletuner.schema import Section, problems
@@ -68,6 +68,8 @@ def _read(given: object, number: int, placeholders: Mapping[str, str], found: li
         if section.not_yet:
             found.append(not_served(id, filled.get("type"), section))
         found.extend(problems(error, section.model_fields, lambda path: place(id, map(str, path)), page=_PAGE))
+        if issubclass(section, DataBackend):
+            found.extend(wrong_generators(str(id), filled.get("conditioning", ())))
     else:
         assert isinstance(entry, (DataBackend, Embeds))
         return entry

@@ -19,7 +19,7 @@ from typing import BinaryIO
 import imagesize
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from simpletuner.data.geometry import LARGEST
 from simpletuner.data.items import Placement, Size
@@ -47,7 +47,8 @@ def apply(image: Image.Image, placement: Placement) -> Image.Image:
     left, top = placement.crop
     if image.size != placement.resize:
         image = image.resize(placement.resize, _RESAMPLING[placement.interpolation])
-    return image.crop((left, top, left + placement.bucket.width, top + placement.bucket.height))
+    cut = image.crop((left, top, left + placement.bucket.width, top + placement.bucket.height))
+    return ImageOps.mirror(cut) if placement.mirrored else cut
 
 
 def probe(file: BinaryIO) -> Size:

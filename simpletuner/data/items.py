@@ -60,6 +60,8 @@ class Placement:
     bucket: Size
     interpolation: str = "lanczos"
     """How pixels are resized: a name of `geometry.INTERPOLATIONS`."""
+    mirrored: bool = False
+    """Whether left and right are swapped in the end."""
 
 
 @dataclass(frozen=True, slots=True)

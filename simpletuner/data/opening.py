@@ -63,7 +63,7 @@ class Opening:
 
     def path(self, id: str) -> Path:
         """The manifest of a data set."""
-        return self.cache / "manifest" / f"{quote(id, safe=' ')}.parquet"
+        return self.cache / "manifest" / f"{_file_name(id)}.parquet"
 
     def scanned(self, entry: DataBackend, *, known: Manifest | None = None) -> tuple[Source, Manifest]:
         """The source of an entry, and all that is known about its files."""
@@ -86,7 +86,7 @@ class Opening:
 
     def _source(self, entry: DataBackend) -> Source:
         if entry.keeps_downloads and entry.cache_dir is None:
-            folder = self.cache / entry.type / quote(entry.id, safe=" ")
+            folder = self.cache / entry.type / _file_name(entry.id)
             entry = entry.model_copy(update={"cache_dir": folder})
         source, columns = entry.open(), plan.table_columns(entry, self.defaults)
         if columns is not None:
@@ -106,7 +106,7 @@ class Opening:
     def placer(self, entry: DataBackend) -> Placer:
         """What places the images of an entry."""
         rules = plan.geometry_rules(entry, self.defaults)
-        return Placer(rules, self.seed, entry.id, redraws=entry.vae_cache_clear_each_epoch)
+        return Placer(rules, self.seed, entry.id, redraws=entry.vae_cache_clear_each_epoch, mirrors=entry.flip_aug)
 
 
 def open_all(
@@ -181,6 +181,12 @@ def _open(entry: DataBackend, opening: Opening, others: Sequence[Dataset]) -> Da
 def _is_same_place(one: DataBackend, other: DataBackend) -> bool:
     """Whether two entries list the same files: a folder is often listed once for each resolution."""
     return one.place == other.place and one.place is not None
+
+
+def _file_name(id: str) -> str:
+    """The id with nothing in it that a file cannot be called, and short enough for every disk."""
+    name = quote(id, safe=" ")
+    return name if len(name) <= _LONGEST_NAME else f"{name[:_LONGEST_NAME]}-{derive(0, 'file name', id):016x}"
 
 
 def _window(entry: DataBackend) -> Window:
@@ -293,10 +299,19 @@ def _remarks(dataset: Dataset) -> Iterator[str]:
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts(dataset.skipped).items())
         count = len(dataset.skipped)
         yield f"{count} {files_are(count)} left out: {reasons}; see {skip_list(dataset.manifest.path)}"
+    if dataset.options.dataset_type == "image":
+        yield from _small_buckets(dataset)
+
+
+def _small_buckets(dataset: Dataset) -> Iterator[str]:
     buckets = dataset.buckets
     short = sum(count * (dataset.repeats + 1) < dataset.batch_size for count in buckets.values())
     if short:
+        hold, their = ("holds", "its") if short == 1 else ("hold", "their")
         yield (
-            f"{short} of {len(buckets)} buckets hold fewer images than a batch of {dataset.batch_size}; "
-            f"their images are repeated to fill it"
+            f"{short} of {len(buckets)} buckets {hold} fewer images than a batch of {dataset.batch_size}; "
+            f"{their} images are repeated to fill it"
         )
+
+
+_LONGEST_NAME = 150

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from simpletuner.data.items import Size
+from simpletuner.data.spelling import composed
 
 
 @dataclass(frozen=True)
@@ -28,7 +29,8 @@ def pair(sources: Sequence[str], others: Sequence[str]) -> Pairing:
     """Find a partner for each source among the others, whatever order either is listed in.
 
     A file of exactly the same path belongs to its namesake alone. Any other file belongs to all sources whose path
-    without its ending is the same; when several files could be the partner, the first in the alphabet is.
+    without its ending is the same, however its accents are spelled; when several files could be the partner, the first
+    in the alphabet is.
     """
     exact = {key: place for place, key in enumerate(others)}
     partners = np.fromiter((exact.get(key, -1) for key in sources), dtype=np.int64, count=len(sources))
@@ -66,4 +68,4 @@ def _left(others: Sequence[str], partners: NDArray[np.int64]) -> list[int]:
 
 
 def _stem(key: str) -> str:
-    return os.path.splitext(key)[0]
+    return composed(os.path.splitext(key)[0])

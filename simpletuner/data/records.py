@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import overload
 
@@ -26,6 +26,8 @@ class Placer:
     id: str
     redraws: bool = False
     """Whether random crops are drawn anew for each epoch."""
+    mirrors: bool = False
+    """Whether half of the uses of an image have left and right swapped."""
 
     @property
     def is_shared(self) -> bool:
@@ -93,9 +95,22 @@ class Records(Sequence[Record]):
             for cells in zip(*(column.to_pylist() for column in part.columns), strict=True):
                 yield Row(*cells)
 
-    def at(self, index: int, epoch: int = 0) -> Record:
+    def at(self, index: int, epoch: int = 0, *, mirrored: bool = False) -> Record:
         """One record as it is in an epoch; without one, as it is in the first."""
-        return self._record(index, self.manifest.row(int(self.places[index])), epoch)
+        record = self._record(index, self.manifest.row(int(self.places[index])), epoch)
+        return _mirrored(record) if mirrored else record
+
+    @property
+    def mirrors(self) -> bool:
+        """Whether half of the uses of an image have left and right swapped."""
+        return self.placer.mirrors if self.follows is None else self.follows.mirrors
+
+    def pictures(self) -> Iterator[Record]:
+        """Every record in every form that its image is used in."""
+        for record in self:
+            yield record
+            if self.mirrors:
+                yield _mirrored(record)
 
     def key(self, index: int) -> str:
         """The key of one record."""
@@ -212,6 +227,10 @@ def _texts_say(manifest: Manifest) -> NDArray[np.bool_]:
     says = pc.match_substring_regex(pc.list_flatten(column), "[!-~]").to_numpy(zero_copy_only=False)
     found[pc.list_parent_indices(column).to_numpy()[says]] = True
     return found
+
+
+def _mirrored(record: Record) -> Record:
+    return replace(record, placement=replace(record.placement, mirrored=True))
 
 
 def _texts(row: Row) -> tuple[str, ...] | None:

@@ -81,19 +81,23 @@ def _shapes(entry: DataBackend, rules: geometry.Rules) -> Idle:
     if not rules.maximum_image_size:
         why = "it is for images over maximum_image_size, which is not set"
         yield from ((option, why) for option in _given(entry, "target_downsample_size"))
-    if rules.bucket_mode == "kohya":
-        idle, why = ("aspect_bucket_rounding", "crop_aspect", "crop_aspect_buckets"), "bucket_mode kohya finds shapes"
-    elif not rules.crop:
-        idle, why = ("crop_aspect", "crop_aspect_buckets"), "crop is off"
-    elif rules.crop_aspect in {"closest", "random"}:
-        idle, why = ("aspect_bucket_rounding",), f"crop_aspect {rules.crop_aspect} takes shapes from a list"
-    else:
-        of_square = ("aspect_bucket_rounding",) if rules.crop_aspect == "square" else ()
-        idle, why = ("crop_aspect_buckets", *of_square), f"crop_aspect is {rules.crop_aspect}"
-    yield from ((option, why) for option in _given(entry, *idle))
+    yield from ((option, why) for options, why in _idle_shapes(rules) for option in _given(entry, *options))
     if rules.bucket_mode == "kohya" and rules.bucket_no_upscale:
         why = "bucket_no_upscale makes buckets as large as the images"
         yield from ((option, why) for option in _given(entry, "min_bucket_reso", "max_bucket_reso"))
+
+
+def _idle_shapes(rules: geometry.Rules) -> Iterator[tuple[Sequence[str], str]]:
+    """Options for shapes that are found in another way, with that way."""
+    if rules.bucket_mode == "kohya":
+        yield ("aspect_bucket_rounding", "crop_aspect", "crop_aspect_buckets"), "bucket_mode kohya finds shapes"
+    elif not rules.crop:
+        yield ("crop_aspect", "crop_aspect_buckets"), "crop is off"
+    else:
+        if rules.crop_aspect != "preserve":
+            yield ("aspect_bucket_rounding",), f"crop_aspect {rules.crop_aspect} rounds no shapes"
+        if rules.crop_aspect in {"square", "preserve"}:
+            yield ("crop_aspect_buckets",), f"crop_aspect is {rules.crop_aspect}"
 
 
 def _latents(entry: DataBackend, rules: geometry.Rules, defaults: DataDefaults) -> Idle:
@@ -164,11 +168,10 @@ def _measured(entry: DataBackend) -> Idle:
 
 def _given(section: Section, *names: str) -> Iterator[str]:
     """Those of the options that were set to something other than their default."""
-    fields = type(section).model_fields
     for name in names:
-        if name in section.model_fields_set and name in fields:
-            if section.__dict__[name] != fields[name].get_default(call_default_factory=True):
-                yield name
+        field = type(section).model_fields[name] if name in section.model_fields_set else None
+        if field is not None and section.__dict__[name] != field.get_default(call_default_factory=True):
+            yield name
 
 
 _WHEN = ("start_epoch", "start_step", "end_epoch", "end_step", "disable_after_epoch_step")

@@ -14,7 +14,7 @@ from simpletuner.data.items import Item, Size
 from simpletuner.data.lanes import together
 from simpletuner.data.manifest import LEFT_OUT, Manifest, Places, Row, Saving, Skipped, load, save, table_of
 from simpletuner.data.sources.base import IMAGE_SUFFIXES, Source
-from simpletuner.data.spelling import decode_text
+from simpletuner.data.spelling import composed, decode_text
 from simpletuner.errors import DataError
 from simpletuner.storage.retries import Unreachable
 
@@ -46,7 +46,7 @@ def scan(
     pictures, texts, nameless = _sorted_out(source.items(), caption_extension)
     before = load(path)
     known = before if known is None or len(before) else known
-    captions = [texts.get(_stem(item.key)) for item in pictures] if with_captions else None
+    captions = [_beside(item.key, texts) for item in pictures] if with_captions else None
     places = _places(known, pictures, captions)
     stale = int((places < 0).sum())
     if stale:
@@ -59,13 +59,19 @@ def scan(
 
 
 def _sorted_out(items: Iterable[Item], extension: str) -> tuple[list[Item], dict[str, Item], list[Skipped]]:
-    """The images in the order of their keys, the caption files by key without the ending, and the unusable."""
+    """The images in the order of their keys, the caption files by key without the ending, and the unusable.
+
+    Caption files stand there under their composed names too: a Mac may write é as e and an accent.
+    """
     pictures, texts, nameless = list[Item](), dict[str, Item](), list[Skipped]()
     ending = extension.lower()
     for item in items:
         key = item[0]
         if key[-len(ending) :].lower() == ending:
-            texts[key[: -len(ending)]] = item
+            stem = key[: -len(ending)]
+            texts[stem] = item
+            if not stem.isascii():
+                texts.setdefault(composed(stem), item)
         elif key.isascii() or _is_text(key):
             pictures.append(item)
         else:
@@ -254,8 +260,11 @@ def _replaced(table: pa.Table, name: str, values: object) -> pa.Table:
     return table.set_column(place, field, column).combine_chunks()
 
 
-def _stem(key: str) -> str:
-    return key[: key.rfind(".")]
+def _beside(key: str, texts: Mapping[str, Item]) -> Item | None:
+    """The caption file of an image."""
+    stem = key[: key.rfind(".")]
+    found = texts.get(stem)
+    return texts.get(composed(stem)) if found is None and not stem.isascii() else found
 
 
 def _is_text(name: str) -> bool:

@@ -5,9 +5,24 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
 
 from simpletuner.schema import Section, words
+
+
+def _a_name(value: str) -> str:
+    """Names stand in messages, in tables and in names of files."""
+    if len(value) > _LONGEST_NAME:
+        raise ValueError(f"must have at most {_LONGEST_NAME} characters, got {len(value)}")
+    if not value.isprintable():
+        raise ValueError(f"must have no line breaks or other invisible characters, got {value!r}")
+    return value
+
+
+_LONGEST_NAME = 100
+
+EntryName = Annotated[str, Field(min_length=1), AfterValidator(_a_name)]
+"""The id of an entry."""
 
 CONDITIONING_TYPES = words(
     "conditioning type",
@@ -21,6 +36,13 @@ CONDITIONING_TYPES = words(
 )
 
 
+def _said(given: Any) -> Any:
+    """Anything that is no caption would be taken for the text it looks like."""
+    if not all(isinstance(one, (str, bool)) for one in (given if isinstance(given, (list, tuple)) else [given])):
+        raise ValueError(f"must be false, a text or a list of texts, got {given!r}")
+    return given
+
+
 class ConditioningGenerator(Section):
     """Makes pairs for a data set out of its own images, such as edges or blurred copies."""
 
@@ -30,7 +52,7 @@ class ConditioningGenerator(Section):
     """What is made: canny, superresolution, jpeg_artifacts or random_masks."""
     conditioning_type: Annotated[str | None, CONDITIONING_TYPES] = None
     """How the result is used."""
-    captions: bool | str | tuple[str, ...] | None = None
+    captions: Annotated[bool | str | tuple[str, ...] | None, BeforeValidator(_said)] = None
     """Captions of the result: none (false), these, or the same as the image's."""
     source_dataset_id: str | None = None
     """The data set whose images are taken."""

@@ -13,8 +13,13 @@ def canonical(text: str) -> str:
     # Most captions are one line of plain letters, and there may be a million of them.
     if stripped.isascii() and stripped.isprintable():
         return stripped
-    composed = unicodedata.normalize("NFC", _encodable(text).replace("\ufeff", ""))
-    return "\n".join(line.rstrip() for line in composed.splitlines()).strip()
+    whole = composed(_encodable(text).replace("\ufeff", ""))
+    return "\n".join(line.rstrip() for line in whole.splitlines()).strip()
+
+
+def composed(name: str) -> str:
+    """The one spelling of the name of a file: a Mac may write é as e and an accent, as no other system does."""
+    return name if name.isascii() else unicodedata.normalize("NFC", name)
 
 
 def decode_text(data: bytes) -> str:

@@ -129,5 +129,6 @@ _REMEDIES = {
     errno.EACCES: "You may not write there: change the permissions, or choose another folder in the config.",
     errno.EPERM: "You may not write there: change the permissions, or choose another folder in the config.",
     errno.ENOTDIR: "A file is in the way where a folder is needed: move it, or choose another folder in the config.",
+    errno.EISDIR: "A folder is in the way where a file is needed: move it, or choose another place in the config.",
     errno.EEXIST: "A file is in the way where a folder is needed: move it, or choose another folder in the config.",
 }

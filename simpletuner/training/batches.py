@@ -12,6 +12,7 @@ from simpletuner.data import masks
 from simpletuner.data.dataset import Dataset
 from simpletuner.data.items import Record
 from simpletuner.data.sampler import Draw, Order
+from simpletuner.seeds import derive
 from simpletuner.training.runtime import generator
 
 if TYPE_CHECKING:
@@ -85,11 +86,11 @@ class Batches:
 
         draws = self._order.batch(number)
         dataset = self._datasets[draws.dataset]
-        records = [dataset.records.at(draw.record, draws.epoch) for draw in draws.draws]
+        records = [self._record(dataset, draw, draws.epoch) for draw in draws.draws]
         latents = torch.stack(
             [self._sampled(dataset.id, record, draw) for record, draw in zip(records, draws.draws, strict=True)]
         )
-        places = [draw.record for draw in draws.draws]
+        pairs = [(record, draw.record) for record, draw in zip(records, draws.draws, strict=True)]
         return Batch(
             number=number,
             epoch=draws.epoch,
@@ -103,9 +104,13 @@ class Batches:
             uniform=torch.cat([self._uniform("guidance", draw) for draw in draws.draws]),
             conditioning=stacked([self._prompts[draw.caption] for draw in draws.draws]),
             weight=dataset.loss_weight,
-            mask=weights(dataset, places, draws.epoch, latents.shape[2:], kind="mask"),
-            optional_mask=weights(dataset, places, draws.epoch, latents.shape[2:], kind="segmentation"),
+            mask=weights(dataset, pairs, latents.shape[2:], kind="mask"),
+            optional_mask=weights(dataset, pairs, latents.shape[2:], kind="segmentation"),
         )
+
+    def _record(self, dataset: Dataset, draw: Draw, epoch: int) -> Record:
+        is_mirrored = dataset.records.mirrors and derive(self._seed, "mirror", draw.sample) % 2 == 1
+        return dataset.records.at(draw.record, epoch, mirrored=is_mirrored)
 
     def _sampled(self, dataset: str, record: Record, draw: Draw) -> Tensor:
         mean, std = self._latents.get(dataset, record)
@@ -139,28 +144,39 @@ def stacked(conditionings: Sequence[Mapping[str, Tensor]]) -> dict[str, Tensor]:
     return {name: torch.stack([one[name] for one in conditionings]) for name in conditionings[0]}
 
 
-def weights(dataset: Dataset, places: Sequence[int], epoch: int, size: Sequence[int], *, kind: str) -> Tensor | None:
-    """The masks of some records at the size of their latents; nothing when the data set has none of this kind."""
+def weights(dataset: Dataset, used: Sequence[tuple[Record, int]], size: Sequence[int], *, kind: str) -> Tensor | None:
+    """The masks of some records at the size of their latents; nothing when the data set has none of this kind.
+
+    Args:
+        dataset: The data set.
+        used: Records as they are used, each with its number in the data set.
+        size: Height and width of the latents.
+        kind: The conditioning type: mask or segmentation.
+    """
     import torch
     from torch.nn.functional import interpolate
 
-    found = [one.dataset for one in dataset.conditions if one.kind == kind]
-    if not found and not (kind == "mask" and dataset.options.alpha_mask):
-        return None
-    product = torch.ones(len(places), 1, *size)
-    stacks = [[torch.from_numpy(_mask(dataset, one, place, epoch, kind)) for place in places] for one in found]
+    stacks = [
+        [_mask(dataset, one.dataset, record, place, kind) for record, place in used]
+        for one in dataset.conditions
+        if one.kind == kind
+    ]
     if kind == "mask" and dataset.options.alpha_mask:
-        stacks.append([torch.from_numpy(dataset.opacity(dataset.records.at(place, epoch))) for place in places])
+        stacks.append([dataset.opacity(record) for record, _ in used])
+    if not stacks:
+        return None
+    product = torch.ones(len(used), 1, *size)
     for stack in stacks:
-        product = product * interpolate(torch.stack(stack)[:, None], size=tuple(size), mode="area")
+        fine = torch.stack([torch.from_numpy(one) for one in stack])[:, None]
+        product = product * interpolate(fine, size=tuple(size), mode="area")
     return product
 
 
-def _mask(dataset: Dataset, partners: Dataset, place: int, epoch: int, kind: str) -> masks.Weights:
-    image, mask = dataset.records.at(place, epoch), partners.records.at(place, epoch)
+def _mask(dataset: Dataset, partners: Dataset, image: Record, place: int, kind: str) -> masks.Weights:
+    key = partners.records.key(place)
     return masks.read(
-        partners.source.read(mask.key),
-        partners.source.name(mask.key),
+        partners.source.read(key),
+        partners.source.name(key),
         kind=kind,
         image=dataset.source.name(image.key),
         size=image.size,

@@ -109,7 +109,7 @@ class Checkpoints:
 
     def _prune(self, newest: Path) -> None:
         others = [path for path in self.all() if path != newest]
-        for path in others[: len(others) + 1 - self.keep] if self.keep else []:
+        for path in others[: max(len(others) + 1 - self.keep, 0)] if self.keep else []:
             _remove(path)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath
 from simpletuner import files
 from simpletuner.data.sources.base import CAPTION_SUFFIX, IMAGE_SUFFIXES
 from simpletuner.data.sources.local import LocalFolder
-from simpletuner.data.spelling import canonical, decode_text
+from simpletuner.data.spelling import canonical, composed, decode_text
 from simpletuner.errors import DataError
 
 
@@ -54,7 +54,7 @@ def place(text: str, environment: Mapping[str, str]) -> Path:
 
 
 def _stem(key: str) -> str:
-    return key[: len(key) - len(PurePosixPath(key).suffix)]
+    return composed(key[: len(key) - len(PurePosixPath(key).suffix)])
 
 
 def _first_line(source: LocalFolder, key: str) -> str:

@@ -75,6 +75,24 @@ def test_a_place_is_counted(tmp_path):
     assert 0 < found.surplus_size < found.size
 
 
+def test_an_empty_file_is_missing(tmp_path):
+    store, latents = filled(tmp_path)
+    key = next(entry.key for entry in store.entries())
+    (tmp_path / key).write_bytes(b"")
+    found = upkeep.tally(place(store, latents))
+    assert (found.needed, found.missing, found.surplus) == (9, 1, 0)
+
+
+def test_what_is_made_on_demand_is_not_missing(tmp_path):
+    store = LocalStore(tmp_path)
+    caches = {"one": TensorCache(store, "r"), "two": TensorCache(store, "r", on_demand=True)}
+    latents = LatentCache(caches)
+    wanted = [shades("one", range(4)), shades("two", range(3, 9))]
+    latents.fill(wanted, Averages(), 4, Recorded(), only=lambda key: False)
+    found = upkeep.tally(place(store, latents))
+    assert (found.needed, found.missing, found.later) == (0, 4, 5)
+
+
 def test_what_can_go_is_ours_and_not_needed(tmp_path):
     store, _ = filled(tmp_path)
     for name in FOREIGN:

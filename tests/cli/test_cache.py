@@ -178,3 +178,15 @@ def test_an_invalid_config_ends_with_two_and_no_traceback(run):
 def test_on_demand_nothing_is_built_and_it_is_said(run):
     code, said = run.call("build", "vae_cache_ondemand=true")
     assert code == 0 and "6 are left until they are needed" in said and not run.entries("vae")
+
+
+def test_what_is_encoded_on_demand_is_not_counted_as_missing(run):
+    code, said = run.call("stats", "vae_cache_ondemand=true")
+    table = said[said.index(f"{run.cache}/vae (images)") :].splitlines()[1:4]
+    assert code == 0 and [line.split() for line in table[1:]] == [["missing", "0"], ["made", "later", "6"]]
+    assert "images that are missing: none" in said
+
+
+def test_a_second_config_that_is_not_there_is_named_as_it_was_given(run):
+    code, said = run.call("gc", "--also", "nope.json")
+    assert code == 2 and "--also nope.json: no config file was found" in said

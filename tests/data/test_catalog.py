@@ -133,6 +133,13 @@ def test_an_image_is_found_by_any_of_its_names(tmp_path: Path, name: str) -> Non
     assert captions(catalog) == {"1/a.jpg": ("it",)}
 
 
+@pytest.mark.parametrize("name", ["\u00e9", "e\u0301", "e\u0301.png", "/data/1/e\u0301.png"])
+@pytest.mark.parametrize("key", ["1/\u00e9.png", "1/e\u0301.png"])
+def test_an_accent_may_be_spelled_in_two_ways(tmp_path: Path, name: str, key: str) -> None:
+    as_json_lines(tmp_path / "t.jsonl", [{"file": name, "caption": "it"}, {"file": "other", "caption": "no"}])
+    assert captions(joined(Listed(key, root="/data/"), tmp_path / "t.jsonl")) == {key: ("it",)}
+
+
 def test_whole_paths_of_a_folder_that_has_moved_are_told_apart(tmp_path: Path) -> None:
     as_json_lines(tmp_path / "t.jsonl", [{"id": f"/old/place/{part}/a.jpg", "caption": part} for part in "12"])
     catalog = joined(Listed("1/a.jpg", "2/a.jpg", root="/new/"), tmp_path / "t.jsonl")
@@ -223,8 +230,8 @@ def test_what_does_not_fit_is_told(tmp_path: Path) -> None:
     list(catalog.items())
     catalog.tell(recorded)
     first, second = recorded.texts()
-    assert first == f"data set 'x': 1 row of table {tmp_path / 't.jsonl'} belong to no image: deep/b"
-    assert second.startswith("data set 'x': 1 images share a row of table")
+    assert first == f"data set 'x': 1 row of table {tmp_path / 't.jsonl'} belongs to no image: deep/b"
+    assert second.startswith("data set 'x': 1 image shares a row of table")
 
 
 def test_wrong_columns_are_told_at_once_with_those_there_are(tmp_path: Path) -> None:

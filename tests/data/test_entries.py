@@ -73,6 +73,13 @@ def test_secrets_are_shown_neither_by_an_entry_nor_by_what_is_said_about_it() ->
         ([{"instance_data_dir": "x"}], "data set number 1 › id: is required"),
         ([image(id="")], "data set number 1 › id: is required"),
         (["a"], "data set number 1: must be an object in braces, got 'a'"),
+        ([image(id="a" * 101)], f"data set '{'a' * 101}' › id: must have at most 100 characters, got 101"),
+        ([image(id="a\0b")], "data set 'a\0b' › id: must have no line breaks or other invisible characters, got "
+                             "'a\\x00b'"),
+        ([image(), texts("a\nb")], "data set 'a\nb' › id: must have no line breaks or other invisible characters, got "
+                                   "'a\\nb'"),
+        ([image(conditioning={"type": "jpeg", "conditioning_type": "mask", "captions": 5})],
+         "data set 'subject' › conditioning › 0 › captions: must be false, a text or a list of texts, got 5"),
         ([image(repeats=-1)], "data set 'subject' › repeats: must be at least 0, got -1"),
         ([image(repeats=1.5)], "data set 'subject' › repeats: must be a whole number, got 1.5"),
         ([image(resolution="big")], "data set 'subject' › resolution: must be a number, got 'big'"),
@@ -113,6 +120,14 @@ def test_a_data_file_must_be_a_list(raw: object) -> None:
 
 def test_every_mistake_is_told_at_once() -> None:
     assert len(complaints(image("a", nonsense=1, crop_style="top"), {"id": "b", "type": "x"}, image("a"))) == 3
+
+
+def test_generators_that_are_not_served_are_told_beside_those_that_cannot_be_read() -> None:
+    told = complaints(image(conditioning=[{"type": "depth", "conditioning_type": "mask"}, {}, 5, {"type": "cany"}]))
+    assert [one.partition(":")[0].removeprefix("data set 'subject' › conditioning › ") for one in told] == [
+        "1 › type", "2", "type", "type",
+    ]  # fmt: skip
+    assert "'depth' is not served yet" in told[2] and "did you mean 'canny'?" in told[3]
 
 
 def test_all_missing_folders_are_told_at_once(tmp_path: Path) -> None:

@@ -56,8 +56,22 @@ def test_buckets_smaller_than_a_batch_are_told_and_used(pictures: Path, tmp_path
     (found,) = opened({"id": "a", "instance_data_dir": str(pictures)}, cache=tmp_path, reporter=reporter)
     assert sum(found.buckets.values()) == 3
     assert reporter.texts() == [
-        "data set 'a': 1 of 2 buckets hold fewer images than a batch of 2; their images are repeated to fill it"
+        "data set 'a': 1 of 2 buckets holds fewer images than a batch of 2; its images are repeated to fill it"
     ]
+
+
+def test_eval_data_has_no_batches_to_fill(pictures: Path, tmp_path: Path) -> None:
+    reporter = Recorded()
+    entry = {"id": "a", "instance_data_dir": str(pictures), "train_batch_size": 1}
+    opened_whole(entry, entry | {"id": "e", "dataset_type": "eval", "train_batch_size": 9}, cache=tmp_path,
+                 reporter=reporter)  # fmt: skip
+    assert reporter.texts() == []
+
+
+def test_the_longest_id_in_any_alphabet_fits_a_file_name(pictures: Path, tmp_path: Path) -> None:
+    entries = [{"id": "\u4e2d" * 99 + end, "instance_data_dir": str(pictures)} for end in "ab"]
+    assert [len(one.records) for one in opened(*entries, cache=tmp_path)] == [3, 3]
+    assert len(list((tmp_path / "manifest").glob("*.parquet"))) == 2
 
 
 def test_a_skip_list_goes_when_nothing_is_skipped_any_more(pictures: Path, tmp_path: Path) -> None:

@@ -25,6 +25,8 @@ from simpletuner.data.pairs import pair, same_shape, unpaired
         (["a.jpg", "a.png"], ["a.png"], {"a.png": "a.png"}),
         (["a.jpg", "a.png"], ["a.webp"], {"a.jpg": "a.webp", "a.png": "a.webp"}),
         (["a.jpg"], ["a.webp", "a.png"], {"a.jpg": "a.png"}),
+        (["e\u0301.jpg"], ["\u00e9.png"], {"e\u0301.jpg": "\u00e9.png"}),
+        (["\u00e9.jpg"], ["e\u0301.png"], {"\u00e9.jpg": "e\u0301.png"}),
         ([], ["a.png"], {}),
         (["a.jpg"], [], {}),
     ],

@@ -153,6 +153,14 @@ def test_caption_files_may_have_any_ending_in_any_case(tmp_path: Path, extension
     assert captions(scanned(source, tmp_path, with_captions=True, extension=extension)) == [["one"], ["two"]]
 
 
+@pytest.mark.parametrize(("picture", "text"), [("e\u0301", "\u00e9"), ("\u00e9", "e\u0301"), ("e\u0301", "e\u0301")])
+def test_a_caption_file_may_spell_an_accent_in_another_way(tmp_path: Path, picture: str, text: str) -> None:
+    save(tmp_path / "pictures" / f"{picture}.png")
+    (tmp_path / "pictures" / f"{text}.txt").write_text("it")
+    found = scanned(LocalFolder(tmp_path / "pictures"), tmp_path, with_captions=True)
+    assert [(row.key, row.captions) for row in rows(found)] == [(f"{picture}.png", ["it"])]
+
+
 def test_an_interrupted_scan_keeps_what_it_found(
     pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -39,55 +39,71 @@ def _parts(entry: DataBackend) -> Iterator[Generated | Problem]:
     """What the generators of one entry make, or what is wrong with them."""
     if entry.conditioning and entry.dataset_type not in _CAN_HAVE_PARTNERS:
         kinds = " and ".join(_CAN_HAVE_PARTNERS)
-        yield Problem(_place(entry), f"is only for data sets of dataset_type {kinds}; leave it out here")
+        yield Problem(_place(entry.id), f"is only for data sets of dataset_type {kinds}; leave it out here")
         return
     for number, spec in enumerate(entry.conditioning):
         namesakes = sum(other.type == spec.type for other in entry.conditioning[:number])
         ending = f"_{namesakes + 1}" if namesakes else ""
-        yield from _part(entry, spec, f"{entry.id}_conditioning_{spec.type}{ending}")
+        for part in _checked(entry.id, spec):
+            made = f"{entry.id}_conditioning_{spec.type}{ending}"
+            yield part if isinstance(part, Problem) else _generated(entry, spec, part, made)
 
 
-def _part(entry: DataBackend, spec: ConditioningGenerator, id: str) -> Iterator[Generated | Problem]:
-    parts = list(_generator(entry, spec))
+def wrong_generators(id: str, given: object) -> Iterator[Problem]:
+    """What is wrong with generators in an entry that cannot be read as a whole.
+
+    Args:
+        id: Of the entry.
+        given: What it has in `conditioning`; what is no generator at all is passed over, and said by whoever reads it.
+    """
+    for one in given if isinstance(given, (list, tuple)) else (given,):
+        try:
+            spec = ConditioningGenerator.model_validate(one)
+        except ValidationError:
+            continue
+        yield from (part for part in _checked(id, spec) if isinstance(part, Problem))
+
+
+def _checked(id: str, spec: ConditioningGenerator) -> Iterator[Generator | Problem]:
+    """The generator that is asked for in the entry of this id, or everything that is wrong with it."""
+    parts = list(_generator(id, spec))
+    generators = [part for part in parts if isinstance(part, Generator)]
     wrong = [part for part in parts if isinstance(part, Problem)]
-    for generator in (part for part in parts if isinstance(part, Generator)):
-        wrong += _misfits(entry, spec, generator)
-        if not wrong:
-            yield _generated(entry, spec, generator, id)
-    yield from wrong
+    wrong += [problem for generator in generators for problem in _misfits(id, spec, generator)]
+    yield from wrong or generators
 
 
-def _generator(entry: DataBackend, spec: ConditioningGenerator) -> Iterator[Generator | Problem]:
+def _generator(id: str, spec: ConditioningGenerator) -> Iterator[Generator | Problem]:
     """The generator that is asked for, or what is wrong with its settings."""
     twice = sorted(set(spec.params) & set(_extra(spec)))
-    yield from (Problem(_place(entry, spec.type, name), "stands in params too; keep one of the two") for name in twice)
+    yield from (Problem(_place(id, spec.type, name), "stands in params too; keep one of the two") for name in twice)
     try:
         name = GENERATORS.check(spec.type)
     except PydanticCustomError as error:
-        yield Problem(_place(entry, "type"), error.message())
+        yield Problem(_place(id, "type"), error.message())
         return
     if name in GENERATORS.later:
-        yield Problem(_place(entry, "type"), f"'{name}' is not served yet; {GENERATORS.later[name]}")
+        yield Problem(_place(id, "type"), f"'{name}' is not served yet; {GENERATORS.later[name]}")
         return
     section = GENERATORS[name]
     try:
         yield section.model_validate({**_extra(spec), **spec.params})
     except ValidationError as error:
         known = {**section.model_fields, **ConditioningGenerator.model_fields}
-        yield from problems(error, known, lambda path: _place(entry, spec.type, *map(str, path)), page=_PAGE)
+        yield from problems(error, known, lambda path: _place(id, spec.type, *map(str, path)), page=_PAGE)
 
 
-def _misfits(entry: DataBackend, spec: ConditioningGenerator, generator: Generator) -> Iterator[Problem]:
+def _misfits(id: str, spec: ConditioningGenerator, generator: Generator) -> Iterator[Problem]:
     """What is wrong although each setting is right by itself."""
     if spec.conditioning_type is None:
         choices = ", ".join(CONDITIONING_TYPES)
         what = f"is required; for {spec.type} it is mostly {generator.usual}, and the choices are {choices}"
-        yield Problem(_place(entry, spec.type, "conditioning_type"), what)
-    if spec.source_dataset_id not in (None, entry.id):
-        what = f"pairs are made out of '{entry.id}' itself; leave it out, or move conditioning to its entry"
-        yield Problem(_place(entry, spec.type, "source_dataset_id"), what)
+        yield Problem(_place(id, spec.type, "conditioning_type"), what)
+    if spec.source_dataset_id not in (None, id):
+        what = f"pairs are made out of '{id}' itself; leave it out, or move conditioning to its entry"
+        yield Problem(_place(id, spec.type, "source_dataset_id"), what)
     for module, remedy in missing(generator):
-        yield Problem(_place(entry, "type"), f"'{spec.type}' needs {module}, which is not installed; run: {remedy}")
+        yield Problem(_place(id, "type"), f"'{spec.type}' needs {module}, which is not installed; run: {remedy}")
 
 
 def missing(generator: Generator) -> Iterator[tuple[str, str]]:
@@ -132,8 +148,8 @@ def _extra(spec: ConditioningGenerator) -> Mapping[str, Any]:
     return {name: value for name, value in (spec.model_extra or {}).items() if value is not None}
 
 
-def _place(entry: DataBackend, *path: str) -> str:
-    return " › ".join([f"data set '{entry.id}'", "conditioning", *path])
+def _place(id: str, *path: str) -> str:
+    return " › ".join([f"data set '{id}'", "conditioning", *path])
 
 
 _CAN_HAVE_PARTNERS = ("image", "eval")

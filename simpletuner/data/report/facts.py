@@ -104,7 +104,9 @@ class Facts:
 
     @property
     def small_buckets(self) -> tuple[Bucket, ...]:
-        """Buckets that do not fill a single batch in an epoch."""
+        """Buckets to train on that do not fill a single batch in an epoch."""
+        if self.kind == _EVALUATION:
+            return ()
         return tuple(one for one in self.buckets if one.images * (self.repeats + 1) < self.batch_size)
 
 
@@ -160,7 +162,7 @@ def _rows(placed: Iterable[tuple[Size, Placement]]) -> Floats:
 def _kind(dataset: Dataset) -> str:
     if dataset.options.is_regularisation_data:
         return "regularisation images"
-    return {"image": "images", "eval": "evaluation", "conditioning": "conditioning"}[dataset.options.dataset_type]
+    return {"image": "images", "eval": _EVALUATION, "conditioning": "conditioning"}[dataset.options.dataset_type]
 
 
 def _buckets(dataset: Dataset, columns: _Columns) -> tuple[Bucket, ...]:
@@ -220,6 +222,7 @@ def binned(values: Sequence[float] | Floats) -> tuple[Bin, ...]:
     )
 
 
+_EVALUATION = "evaluation"
 _EXAMPLES = 6
 _NAMED = 30
 _MOST_BINS = 20

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
-from simpletuner.data.caption_lint import KINDS
 from simpletuner.data.report.alike import Alike, Shared
 from simpletuner.data.report.facts import BLURRED, MUCH, Facts
 from simpletuner.data.report.wording import Wording
@@ -83,9 +82,9 @@ def _captions(part: Part) -> Iterator[Finding]:
     for odd in part.wording.odd:
         if odd.kind == "very long" and part.wording.tokens is not None:
             continue  # what is too long is known exactly
-        weight = "serious" if odd.kind in _SILENT else "notable"
+        weight = "serious" if odd.is_serious else "notable"
         what = f"captions of {_count(odd.count, 'image')}: {odd.kind}"
-        yield Finding(weight, what, KINDS.summary(odd.kind), "captions")
+        yield Finding(weight, what, odd.meaning, "captions")
 
 
 def _tokens(part: Part) -> Iterator[Finding]:
@@ -150,8 +149,6 @@ def _count(count: int, noun: str) -> str:
 WEIGHTS = ("serious", "notable", "minor")
 
 _MOST_TOKENS = 512
-
-_SILENT = frozenset({"missing", "empty", "nothing left"})
 
 _LIMITS = ("minimum_image_size", "minimum_aspect_ratio", "maximum_aspect_ratio", "max_upscale_threshold")
 

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from simpletuner.data.caption_lint import KINDS
 from simpletuner.data.items import Size
 from simpletuner.data.report.facts import Bin, Bucket
 from simpletuner.data.report.findings import Finding, Part
@@ -64,7 +63,7 @@ def render(report: Report, *, title: str, made: str) -> str:
 
     loader = jinja2.FileSystemLoader(Path(__file__).parent)
     environment = jinja2.Environment(loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True)
-    environment.filters.update({"share": share, "shape": _shape, "within": within, "kind": KINDS.summary})
+    environment.filters.update({"share": share, "shape": _shape, "within": within})
     environment.undefined = jinja2.StrictUndefined
     chapters = [_chapter(number, report) for number in range(len(report.parts))]
     page = environment.get_template("page.html").render(report=report, chapters=chapters, title=title, made=made)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from simpletuner.data import captions
-from simpletuner.data.caption_lint import Captioned, Statistics, lint, statistics
+from simpletuner.data.caption_lint import KINDS, Captioned, Statistics, lint, statistics
 from simpletuner.data.dataset import Dataset
 from simpletuner.data.report.facts import Bin, binned
 from simpletuner.progress import Advanced, Reporter, StageStarted
@@ -33,6 +33,9 @@ class Odd:
     """How many images it concerns."""
     examples: tuple[tuple[str, str], ...]
     """Names of a few images, each with the words that look odd."""
+    meaning: str
+    """What it means for training, in whole sentences."""
+    is_serious: bool
 
 
 @dataclass(frozen=True)
@@ -88,7 +91,18 @@ def _odd(dataset: Dataset, images: Sequence[Captioned]) -> Iterator[Odd]:
         if len(some) < _NAMED:
             some.append((_names(dataset, finding.keys), finding.what))
     for kind, count in counts.most_common():
-        yield Odd(kind, count, tuple(examples[kind]))
+        meaning, is_serious = _meaning(kind, dataset.records.rules)
+        yield Odd(kind, count, tuple(examples[kind]), meaning, is_serious)
+
+
+def _meaning(kind: str, rules: captions.Rules) -> tuple[str, bool]:
+    """What an oddity means, and whether training suffers or does not even start."""
+    summary = KINDS.summary(kind)
+    if kind not in _SILENT:
+        return summary, kind == "nothing left"
+    if rules.fallback:
+        return f"{summary} The caption_fallback is used.", False
+    return f"{summary} Training does not start without it, or caption_fallback.", True
 
 
 def _names(dataset: Dataset, keys: Sequence[str]) -> str:
@@ -130,6 +144,8 @@ def _samples(dataset: Dataset, images: Sequence[Captioned]) -> Iterator[tuple[st
     for image in images[::step][:_SAMPLES]:
         yield dataset.source.name(image.key), image.alternatives[0] if image.alternatives else ""
 
+
+_SILENT = frozenset({"missing", "empty"})
 
 _NAMED = 30
 _TOGETHER = 3

@@ -24,6 +24,7 @@ from simpletuner.data.sections import (
     CaptionPipeline,
     CaptionShuffle,
     ConditioningGenerator,
+    EntryName,
     ParquetColumns,
 )
 from simpletuner.schema import NoEffect, NotYet, Section, TextList, words
@@ -123,7 +124,7 @@ REGULARISATION_MODES = words(
 class DataBackend(Section):
     """One data set with images; what it leaves open is taken from the defaults of the run."""
 
-    id: str = Field(min_length=1)
+    id: EntryName
     """The name of the data set, of your choice; each one is used once."""
     type: str = "local"
     """Where the images are."""
@@ -231,6 +232,8 @@ class DataBackend(Section):
     """Where the encoded images of this data set are kept."""
     cache_dir: Path | None = None
     """Where downloaded images are kept."""
+    flip_aug: bool = False
+    """Swaps left and right in half of the uses of each image, drawn by chance; captions should not name sides."""
     alpha_mask: bool = False
     """Learns only what is opaque in images with transparency; the loss is weighted by the alpha channel."""
     conditioning_data: TextList = ()

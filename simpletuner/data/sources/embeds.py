@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
+from simpletuner.data.sections import EntryName
 from simpletuner.data.sources.aws import BucketName, Login
 from simpletuner.data.sources.memory import MemoryFolder
 from simpletuner.errors import DataError
@@ -32,7 +33,7 @@ _RESCANNED = NoEffect("caches are addressed by content, so nothing outdated is e
 class Embeds(Login, MemoryFolder):
     """A cache that data sets can share."""
 
-    id: str = Field(min_length=1)
+    id: EntryName
     """The name of the cache, of your choice; each one is used once."""
     type: Annotated[str, PLACES] = "local"
     """Where the cache is."""

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from simpletuner.data.report.facts import Bin, binned, facts
-from tests.data.folders import folder, opened, save
+from tests.data.folders import folder, opened, opened_whole, save
 
 SIZES = {"a.png": (128, 64), "b.png": (256, 128), "c.png": (64, 64), "d.png": (32, 32), "e.png": (640, 640)}
 
@@ -36,6 +36,9 @@ def test_a_bucket_with_fewer_uses_than_a_batch_is_small(tmp_path: Path) -> None:
     entry = {"id": "a", "instance_data_dir": str(tmp_path / "images"), "train_batch_size": 3}
     (dataset,) = opened(entry, cache=tmp_path / "cache", resolution_type="pixel")
     assert [bucket.size for bucket in facts(dataset).small_buckets] == [(64, 64)]
+    beside = entry | {"id": "b", "dataset_type": "eval"}
+    whole = opened_whole(entry, beside, cache=tmp_path / "cache", resolution_type="pixel")
+    assert facts(whole.evaluation[0]).small_buckets == ()
 
 
 def test_files_left_out_are_grouped_by_their_reason(tmp_path: Path) -> None:

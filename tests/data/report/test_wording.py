@@ -53,4 +53,5 @@ def test_every_line_of_a_caption_file_is_counted(tmp_path: Path) -> None:
 def test_an_empty_caption_with_a_fallback_is_told(tmp_path: Path) -> None:
     dataset = captioned(tmp_path, {"a": "", "b": "a dog"}, caption_fallback="a picture")
     found = wording(dataset, None, Recorded())
-    assert [(odd.kind, odd.count) for odd in found.odd] == [("empty", 1)]
+    assert [(odd.kind, odd.count, odd.is_serious) for odd in found.odd] == [("empty", 1, False)]
+    assert found.odd[0].meaning == "There is a caption, but nothing is in it. The caption_fallback is used."
