@@ -7,6 +7,7 @@ a file into the sections that own them. Later layers win: defaults, file, enviro
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +17,7 @@ from pydantic import ValidationError
 
 from simpletuner import files, legacy, rules, selection
 from simpletuner.data.checks import check_entries
+from simpletuner.data.connections import shown
 from simpletuner.data.entries import missing_folders, read_entries
 from simpletuner.data.options import DataDefaults
 from simpletuner.data.remarks import remarks
@@ -78,8 +80,17 @@ class RunConfig(Section):
     def dump(self, *, public: bool = False) -> str:
         """The resolved config with its data sets as JSON; a public one names no folder of this machine."""
         data = [entry.model_dump(mode="json", exclude_none=True) for entry in self.data]
-        whole = {**self.flat(), "data_backends": data}
+        whole = _without_secrets({**self.flat(), "data_backends": data})
         return json.dumps(_without_folders(whole) if public else whole, indent=2, sort_keys=True)
+
+
+def _without_secrets(value: Any) -> Any:
+    """The same with the users, passwords and queries of all web addresses taken out."""
+    if isinstance(value, Mapping):
+        return {key: _without_secrets(one) for key, one in value.items()}
+    if isinstance(value, list):
+        return [_without_secrets(one) for one in value]
+    return shown(value) if isinstance(value, str) and re.match(r"https?://", value) else value
 
 
 def _without_folders(value: Any) -> Any:

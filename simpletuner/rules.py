@@ -30,6 +30,7 @@ def check(config: RunConfig) -> list[Problem]:
         *_conditions(config),
         *_folders(config),
         *_evaluation(config),
+        *_early_end(config),
     ]
 
 
@@ -124,6 +125,20 @@ def _evaluation(config: RunConfig) -> Iterator[Problem]:
     for option in ("eval_steps_interval", "eval_epoch_interval"):
         if options.__dict__[option] is not None and not known:
             yield Problem(option, "there is no data set of dataset_type eval to measure the loss on; add one")
+
+
+def _early_end(config: RunConfig) -> Iterator[Problem]:
+    """A run that goes on after the last step of its last data set."""
+    steps = config.duration.max_train_steps or 0
+    used = [
+        entry
+        for entry in config.data
+        if isinstance(entry, DataBackend) and entry.dataset_type == "image" and entry.probability > 0
+    ]
+    last = max((entry.end_step or 0 for entry in used), default=0)
+    if all((entry.end_step or 0) > 0 for entry in used) and 0 < last < steps:
+        what = f"is {steps}, but no data set is left after step {last}; lower it, or change an end_step in the data file"
+        yield Problem("max_train_steps", what)
 
 
 def remarks(config: RunConfig) -> Iterator[str]:

@@ -9,9 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from os.path import expanduser
+from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args, get_origin
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, GetCoreSchemaHandler, ValidationError, model_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    StringConstraints,
+    ValidationError,
+    model_validator,
+)
 from pydantic.fields import FieldInfo
 from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, PydanticUndefined, core_schema
 
@@ -72,9 +82,15 @@ def _plain(value: Any, field: FieldInfo) -> Any:
     kinds = {field.annotation, *get_args(field.annotation)}
     if isinstance(value, bool) and kinds & {int, float} and bool not in kinds:
         return str(value).lower()  # a switch is no number, although Python takes true for 1
-    text = value.strip() if isinstance(value, str) else value
+    text = value.strip() if isinstance(value, str) and not _keeps_blanks(field) else value
+    if isinstance(text, str) and Path in kinds:
+        text = expanduser(text)
     can_be_empty = str in kinds and choice_of(field) is None and field.default not in (None, PydanticUndefined)
     return None if text == "" and not can_be_empty else text
+
+
+def _keeps_blanks(field: FieldInfo) -> bool:
+    return any(isinstance(mark, StringConstraints) and mark.strip_whitespace is False for mark in field.metadata)
 
 
 class Named(Mapping[str, T], Generic[T]):

@@ -669,3 +669,11 @@ def test_reading_a_config_imports_nothing_heavy(desk: Desk) -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], cwd=desk.folder, capture_output=True, text=True, check=False)
     assert (done.stdout, done.stderr) == ("[]\n", "")
+
+
+def test_an_address_is_written_without_what_may_be_secret_in_it(desk: Desk) -> None:
+    source = "https://me:hidden@data.example.com/shard-{000..003}.tar?token=hidden"
+    desk.data([*DATA, {"id": "shards", "type": "webshart", "source": source}])
+    config = desk.read({}).config
+    for text in (config.dump(), config.dump(public=True)):
+        assert "hidden" not in text and "https://data.example.com/shard-{000..003}.tar" in text

@@ -39,7 +39,7 @@ def windows(folder: Path) -> Entries:
 
 def prior(folder: Path) -> Entries:
     """Regularisation data of both kinds, one of them as often as everything else."""
-    own = {"is_regularisation_data": True}
+    own: dict[str, Any] = {"is_regularisation_data": True}
     matched = {**own, "regularisation_mode": "prior", "match_count": True, "prior_loss_weight": 0.7}
     return [
         drawn(folder, "subject", repeats=1),
@@ -130,11 +130,14 @@ CASES: Mapping[str, tuple[Callable[[Path], Entries], dict[str, Any]]] = {
 OPTIONS = {"gradient_accumulation_steps": 2, "checkpoint_step_interval": 3, "caption_dropout_probability": 0.2}
 
 
-def measured(recorded: Recorded, *, after: int = 0) -> list[tuple[object, ...]]:
+def measured(recorded: Recorded, *, after: int = 0) -> list[object]:
     """Everything in numbers that a run says of its steps."""
-    steps = [(one.step, one.epoch, one.loss, one.gradient_norm) for one in recorded.events if isinstance(one, StepDone)]
-    losses = [(one.step, sorted(one.losses.items())) for one in recorded.events if isinstance(one, Evaluated)]
-    return [one for one in (*steps, *losses) if one[0] > after]
+    steps = [one for one in recorded.events if isinstance(one, StepDone) and one.step > after]
+    losses = [one for one in recorded.events if isinstance(one, Evaluated) and one.step > after]
+    return [
+        *((one.step, one.epoch, one.loss, one.gradient_norm) for one in steps),
+        *((one.step, sorted(one.losses.items())) for one in losses),
+    ]
 
 
 SHORT = ("windows", "masks") if "CI" in os.environ else tuple(CASES)

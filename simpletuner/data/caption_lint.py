@@ -148,6 +148,8 @@ def _oddities(image: Captioned, captions: Sequence[str], rules: Rules) -> Iterat
 def _suspicions(caption: str) -> Iterator[tuple[str, str]]:
     if garbled := _garbled(caption):
         yield "wrong alphabet", garbled
+    if found := _CONTROL.search(caption):
+        yield "no text", repr(found[0])
     for kind, pattern in _PATTERNS.items():
         if match := pattern.search(caption):
             yield kind, match[0]
@@ -202,6 +204,7 @@ KINDS = words(
         "duplicate": "Several images have the same caption, so the model cannot learn what tells them apart.",
         "file name": "The name of the file says nothing about the image; give it a name that does, or a caption file.",
         "wrong alphabet": "Letters were garbled when the caption was saved; save it again as UTF-8.",
+        "no text": "There are characters in it that no program writes into a text; look whether it is one.",
         "markup": "Tags of a web page are part of the caption; FLUX would learn them as words.",
         "prompt syntax": "Weights and LoRA names are part of the caption; FLUX reads them as words.",
         "address": "The address of a web page is part of the caption.",
@@ -225,6 +228,7 @@ _PATTERNS = {
         re.IGNORECASE,
     ),
 }
+_CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f]")
 _MEANINGLESS = re.compile(
     r"((img|dsc[nf]?|pxl|mvimg|image|photo|picture|screenshot|untitled|download|unnamed)?[\s\d().-]*|[0-9a-f-]{16,})",
     re.IGNORECASE,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from simpletuner.data import images, masks
 from simpletuner.data.captions import Use
 from simpletuner.data.items import Record, Size
-from simpletuner.data.manifest import Manifest, Skipped
+from simpletuner.data.manifest import Manifest, Skipped, is_digest_of
 from simpletuner.data.records import Records
 from simpletuner.data.skipped import write_skip_list
 from simpletuner.data.sources import DataBackend, Source
@@ -99,10 +99,15 @@ class Dataset:
 
     def image(self, record: Record) -> Image.Image:
         """The pixels of a record as they are trained on; a DataError names the file that cannot be read."""
-        name = self.source.name(record.key)
-        image = images.decode(self.source.read(record.key), name)
+        name, data = self.source.name(record.key), self.source.read(record.key)
+        if not is_digest_of(record.digest, data):
+            raise DataError(
+                f"{name} has changed since it was looked at, in the middle of the preparation. Start again: it is looked "
+                f"at anew then."
+            )
+        image = images.decode(data, name)
         if image.size != record.size:
-            raise images.Unreadable(f"{name}: its pixels are {Size(*image.size)}, but its head says {record.size}")
+            raise images.Unreadable(f"{name}: it has {Size(*image.size)} pixels, and not {record.size} as was said of it")
         return images.apply(image, record.placement)
 
     def opacity(self, record: Record) -> masks.Weights:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from simpletuner.data import faces, images
 from simpletuner.data.items import Box, Size
 from simpletuner.data.lanes import together
+from simpletuner.data.seal import is_whole, sealed
 from simpletuner.data.sources.base import Source
 from simpletuner.errors import DataError
 from simpletuner.storage.local import LocalStore
@@ -55,6 +56,16 @@ class Row(NamedTuple):
     def size(self) -> Size:
         """Width and height, upright."""
         return Size(self.width, self.height)
+
+
+def digest_of(data: bytes) -> str:
+    """What stands for the bytes of a file; digests that sources give look different."""
+    return f"{_OF_BYTES}{xxhash.xxh3_128_hexdigest(data)}"
+
+
+def is_digest_of(digest: str, data: bytes) -> bool:
+    """Whether a file still has the bytes that its digest was made of; a digest of a source cannot tell, and agrees."""
+    return not digest.startswith(_OF_BYTES) or digest == digest_of(data)
 
 
 class Skipped(NamedTuple):
@@ -109,7 +120,7 @@ class Manifest:
             data = source.read(key)
             if decoding:
                 images.decode(data, source.name(key))
-            return {"digest": xxhash.xxh3_128_hexdigest(data)}
+            return {"digest": digest_of(data)}
 
         return self._found_out(look, places, source.lanes, advance)
 
@@ -240,7 +251,10 @@ def load(path: Path) -> pa.Table:
 
     expected = schema()
     try:
-        with pq.ParquetFile(path) as file:
+        data = path.read_bytes()
+        if not is_whole(data):
+            return table_of([])
+        with pq.ParquetFile(pa.BufferReader(data)) as file:
             found = file.schema_arrow
             if (found.metadata or {}).get(_FORMAT_KEY) != _FORMAT or not found.equals(expected):
                 return table_of([])
@@ -258,7 +272,7 @@ def save(path: Path, table: pa.Table) -> None:
 
     buffer = pa.BufferOutputStream()
     pq.write_table(table.combine_chunks(), buffer, compression="zstd")
-    LocalStore(path.parent).write(path.name, buffer.getvalue().to_pybytes())
+    LocalStore(path.parent).write(path.name, sealed(buffer.getvalue().to_pybytes()))
 
 
 _SAVE_EVERY_SECONDS = 5.0
@@ -266,4 +280,5 @@ _SAVE_AT_MOST = 20
 """Saving takes at most one in so many seconds."""
 _TELL_EVERY = 100
 _FORMAT_KEY = b"simpletuner.manifest"
-_FORMAT = b"3"
+_FORMAT = b"4"
+_OF_BYTES = "xxh3-"

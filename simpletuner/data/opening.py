@@ -138,14 +138,27 @@ def open_all(
     training = [entry for entry in wanted if entry.dataset_type == "image"]
     if not training:
         raise DataError("no data set takes part in training: give one of them a probability above 0 in the data file.")
-    opened: list[Dataset] = []
-    for entry in [*training, *(one for one in wanted if one.dataset_type == "eval")]:
-        opened.append(_open(entry, opening, opened))
+    opened = _open_each([*training, *(one for one in wanted if one.dataset_type == "eval")], opening)
     paired = with_conditions(opened, opening)
     for dataset in paired:
         _tell(dataset, reporter)
     matched = _with_matched_counts(paired[: len(training)])
     return Opened(tuple(matched), tuple(paired[len(training) :]))
+
+
+def _open_each(entries: Sequence[DataBackend], opening: Opening) -> list[Dataset]:
+    """The data sets of these entries; what is wrong with any of them is told at once."""
+    opened: list[Dataset] = []
+    wrong: list[str] = []
+    for entry in entries:
+        try:
+            opened.append(_open(entry, opening, opened))
+        except DataError as error:
+            name = f"data set '{entry.id}'"
+            wrong.append(str(error) if str(error).startswith(name) else f"{name}: {error}")
+    if wrong:
+        raise DataError("\n".join(wrong))
+    return opened
 
 
 def _open(entry: DataBackend, opening: Opening, others: Sequence[Dataset]) -> Dataset:

@@ -160,7 +160,7 @@ def _uses(entry: DataBackend) -> Idle:
 def _measured(entry: DataBackend) -> Idle:
     """What is for training alone, on data that is only measured with."""
     why = "an eval data set is not trained on"
-    idle = (*_WHEN, "repeats", "vae_cache_clear_each_epoch", *(("probability",) if entry.probability > 0 else ()))
+    idle = (*_WHEN, "repeats", "flip_aug", "vae_cache_clear_each_epoch", *(("probability",) if entry.probability > 0 else ()))
     yield from ((option, why) for option in _given(entry, *idle))
     whole = ("alpha_mask", "conditioning_data", "conditioning")
     yield from ((option, "the loss is measured on whole images") for option in _given(entry, *whole))
@@ -182,7 +182,7 @@ _BESIDE_PROMPTS = ("caption_fallback", "prepend_instance_prompt")
 
 _FOLLOWS = {
     "a mask is used whenever its image is": (
-        *("repeats", "probability", "train_batch_size", "max_num_samples", "disable_after_epoch_step"),
+        *("repeats", "probability", "train_batch_size", "max_num_samples", "flip_aug", "disable_after_epoch_step"),
         *("start_epoch", "start_step", "end_epoch", "end_step"),
     ),
     "captions are those of the image": (

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BeforeValidator, ConfigDict, Field, StringConstraints
 
-from simpletuner.schema import Section, words
+from simpletuner.schema import NotYet, Section, words
 
 
 def _a_name(value: str) -> str:
@@ -90,6 +90,10 @@ class CaptionShuffle(Section):
     """Whether the caption itself is used too."""
 
 
+Separator = Annotated[str, StringConstraints(strip_whitespace=False)]
+"""What separates tags: a blank is one too."""
+
+
 class CaptionPipeline(Section):
     """What sd-scripts does to captions, in a form that works with cached text embeddings.
 
@@ -111,11 +115,11 @@ class CaptionPipeline(Section):
     """Changes the order of the tags."""
     keep_tokens: int = Field(default=0, ge=0)
     """How many tags at the beginning stay in their place and are never left out."""
-    keep_tokens_separator: str = ""
+    keep_tokens_separator: Separator = ""
     """Separates tags that stay in their place from those that do not, and these from a fixed end, such as |||."""
-    caption_separator: str = Field(default=",", min_length=1)
+    caption_separator: Separator = Field(default=",", min_length=1)
     """What separates tags."""
-    secondary_separator: str = ""
+    secondary_separator: Separator = ""
     """Separates tags that stay together; it becomes caption_separator in the end."""
     caption_tag_dropout_rate: float = Field(default=0.0, ge=0, le=1)
     """The share of tags that are left out of each use."""
@@ -144,5 +148,5 @@ class ParquetColumns(Section):
     """The column with heights."""
     identifier_includes_extension: bool = False
     """Takes only file names with their ending; otherwise names match with and without it."""
-    bbox_column: str | None = None
+    bbox_column: Annotated[str | None, NotYet("leave it out: FLUX takes no boxes")] = None
     """The column with boxes."""

@@ -18,8 +18,10 @@ def write_skip_list(path: Path, source: Source, skipped: Sequence[Skipped]) -> N
 def write_table(path: Path, rows: Sequence[Sequence[str]]) -> None:
     """A text file with one row a line and tabs between the cells; the file goes when there are no rows."""
     store = LocalStore(path.parent)
-    if not rows:
-        store.delete(path.name)
-        return
     lines = ("\t".join(" ".join(cell.split()) for cell in row) + "\n" for row in rows)
-    store.write(path.name, "".join(lines).encode("utf-8", errors="backslashreplace"))
+    wanted = "".join(lines).encode("utf-8", errors="backslashreplace")
+    is_there = path.name in store
+    if not rows and is_there:
+        store.delete(path.name)
+    if rows and not (is_there and store.read(path.name) == wanted):  # a full cache may lie on a read-only disk
+        store.write(path.name, wanted)

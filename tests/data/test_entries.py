@@ -38,6 +38,15 @@ def test_disabled_entries_are_dropped_however_wrong_they_are() -> None:
     assert [entry.id for entry in found] == ["subject", "b", "text-embeds"]
 
 
+def test_a_home_folder_may_be_written_short() -> None:
+    assert first(image(instance_data_dir="~/pictures", cache_dir_vae="~/vae")).cache_dir_vae == Path.home() / "vae"
+
+
+def test_a_blank_separates_tags_too() -> None:
+    pipeline = first(image(caption_pipeline={"caption_separator": " ", "caption_prefix": " a "})).caption_pipeline
+    assert pipeline is not None and (pipeline.caption_separator, pipeline.caption_prefix) == (" ", "a")
+
+
 def test_other_spellings_work() -> None:
     assert first(image(is_regularisation_data=True)).is_regularisation_data
     assert first(image(is_regularization_data=True)).is_regularisation_data

@@ -27,7 +27,7 @@ def test_a_data_set_has_a_record_for_each_image(pictures: Path, tmp_path: Path) 
     assert [(record.key, record.captions) for record in found.records] == [
         ("dog.png", ("dog",)), ("fox.png", ("fox",)), ("red_cat.jpg", ("red cat",)),
     ]  # fmt: skip
-    assert all(len(record.digest) == 32 for record in found.records)
+    assert all(record.digest.startswith("xxh3-") for record in found.records)
     assert (found.repeats, found.probability, found.batch_size, found.regularise) == (2, 1.0, 2, False)
 
 
@@ -395,3 +395,29 @@ def test_buckets_do_not_depend_on_when_images_were_added(tmp_path: Path) -> None
     (grown,), (whole,) = opened(raw, cache=tmp_path / "grown"), opened(raw, cache=tmp_path / "whole")
     assert list(grown.records) == list(whole.records)
     assert grown.buckets == whole.buckets
+
+
+def test_what_is_wrong_with_several_data_sets_is_told_at_once(tmp_path: Path) -> None:
+    folder(tmp_path / "silent", {"a.png": (64, 64)})
+    (tmp_path / "empty").mkdir()
+    silent = {"id": "silent", "instance_data_dir": str(tmp_path / "silent"), "caption_strategy": "textfile"}
+    with pytest.raises(DataError, match=r"(?s)data set 'silent': 1 of its .*data set 'empty' has no images"):
+        opened(silent, {"id": "empty", "instance_data_dir": str(tmp_path / "empty")}, cache=tmp_path)
+
+
+def test_an_image_that_changes_between_a_scan_and_its_use_is_never_used(tmp_path: Path) -> None:
+    root = folder(tmp_path / "pictures", {"a.png": (64, 64)})
+    (found,) = opened({"id": "a", "instance_data_dir": str(root)}, cache=tmp_path)
+    save(root / "a.png", (64, 64), seed=9)
+    with pytest.raises(DataError, match="a.png has changed since it was looked at"):
+        found.image(found.records[0])
+
+
+def test_a_full_cache_may_lie_on_a_disk_that_cannot_be_written(tmp_path: Path) -> None:
+    root = folder(tmp_path / "pictures", {"a.png": (64, 64), "broken.png": (64, 64)})
+    (root / "broken.png").write_bytes(b"no picture")
+    raw = {"id": "a", "instance_data_dir": str(root)}
+    opened(raw, cache=tmp_path / "cache")
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")}
+    opened(raw, cache=tmp_path / "cache")
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "cache").rglob("*")} == before

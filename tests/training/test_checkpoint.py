@@ -21,6 +21,14 @@ def test_a_saved_checkpoint_is_found_again(tmp_path):
     assert {name: (saved / name).read_bytes() for name in FILES} == FILES
 
 
+@pytest.mark.parametrize("limit", [1, 2, 3, 5, 9, 0])
+def test_as_many_are_kept_as_the_limit_allows(tmp_path, limit):
+    checkpoints, steps = Checkpoints(tmp_path, keep=limit), range(1, 8)
+    for step in steps:
+        checkpoints.save(step, FILES)
+        assert [path.name for path in checkpoints.all()] == [f"checkpoint-{one}" for one in steps[:step][-limit:]]
+
+
 def test_the_oldest_over_the_limit_go_by_step_and_not_by_name(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=2)
     for step in (5, 10, 100, 1000):

@@ -176,7 +176,8 @@ class CsvImages:
     def _remarks(self, listed: UrlList, fetched: Fetched, urls: int) -> Iterator[str]:
         """What the user should know after the downloads."""
         if listed.without_address:
-            yield f"{listed.without_address} rows of {self._table} have no address and are left out"
+            rows, have, are = ("row", "has", "is") if listed.without_address == 1 else ("rows", "have", "are")
+            yield f"{listed.without_address} {rows} of {self._table} {have} no address and {are} left out"
         if not fetched.failures:
             return
         reasons = Counter(fetched.failures.values()).most_common()
