@@ -137,7 +137,9 @@ def _early_end(config: RunConfig) -> Iterator[Problem]:
     ]
     last = max((entry.end_step or 0 for entry in used), default=0)
     if all((entry.end_step or 0) > 0 for entry in used) and 0 < last < steps:
-        what = f"is {steps}, but no data set is left after step {last}; lower it, or change an end_step in the data file"
+        what = (
+            f"is {steps}, but no data set is left after step {last}; lower it, or change an end_step in the data file"
+        )
         yield Problem("max_train_steps", what)
 
 

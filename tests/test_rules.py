@@ -1,11 +1,23 @@
 """What two options cannot be together."""
 
+import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from simpletuner.config import Reading, read
 from simpletuner.models.options import Routing
 from simpletuner.rules import routes
+
+
+def reading(folder: Path, data: Sequence[dict[str, Any]], **options: Any) -> Reading:
+    """A config with these data sets."""
+    entries = [{"id": f"{place}", "instance_data_dir": f"pictures/{place}", **one} for place, one in enumerate(data)]
+    (folder / "data.json").write_text(json.dumps(entries))
+    (folder / "config.json").write_text(json.dumps({"data_backend_config": "data.json", **options}))
+    return read(folder / "config.json", environment={}, folder=folder)
 
 
 def told(*spans: tuple[int, int]) -> Sequence[str]:
@@ -26,3 +38,30 @@ def test_a_route_that_ends_before_it_starts_is_told() -> None:
 def test_routes_through_the_same_block_are_told(spans: list[tuple[int, int]]) -> None:
     assert len(told(*spans)) == 1
     assert "tread_config.routes.1: goes through blocks of the route from" in told(*spans)[0]
+
+
+@pytest.mark.parametrize(
+    ("entry", "length", "notice"),
+    [
+        ({"start_step": 6}, {"max_train_steps": 5}, "it starts at step 6, and the run ends at 5"),
+        ({"start_step": 5}, {"max_train_steps": 5}, None),
+        ({"start_epoch": 4}, {"num_train_epochs": 3}, "it starts in epoch 4 of 3"),
+        ({"start_epoch": 4}, {"num_train_epochs": 3.5}, None),
+        ({"start_step": 6}, {}, None),
+    ],
+)
+def test_a_data_set_that_starts_after_the_run_is_told(
+    tmp_path: Path, entry: dict[str, Any], length: dict[str, Any], notice: str | None
+) -> None:
+    found = reading(tmp_path, [{}, entry], **length)
+    assert found.problems == ()
+    assert found.notices == (() if notice is None else (f"data set '1' is not used: {notice}",))
+
+
+@pytest.mark.parametrize(("ends", "steps", "is_told"), [([3, 4], 5, True), ([3, 5], 5, False), ([3, 0], 5, False)])
+def test_a_run_that_outlives_its_data_sets_is_told(
+    tmp_path: Path, ends: Sequence[int], steps: int, is_told: bool
+) -> None:
+    found = reading(tmp_path, [{"end_step": end} for end in ends], max_train_steps=steps)
+    what = "is 5, but no data set is left after step 4; lower it, or change an end_step in the data file"
+    assert [str(problem) for problem in found.problems] == ([f"max_train_steps: {what}"] if is_told else [])

@@ -137,9 +137,16 @@ def _completed(partner: _Partner, opening: Opening) -> Manifest:
     done = manifest.with_digests(partner.source, missing, opening.advance, decoding=is_pixels)
     broken = [place for place in missing.tolist() if done.text("problem", place)]
     if broken:
-        names = [f"{partner.source.name(done.text('key', one))}: {done.text('problem', one)}" for one in broken]
-        raise DataError(f"data set '{partner.entry.id}': {len(broken)} of its images cannot be used:{_some(names)}")
+        told = [_named(partner.source.name(done.text("key", one)), done.text("problem", one)) for one in broken]
+        raise DataError(
+            f"data set '{partner.entry.id}': {len(broken)} of its images cannot be used:{_some(told)}\n"
+            f"Save them anew, or take them and the images that they belong to away."
+        )
     return done
+
+
+def _named(name: str, problem: str) -> str:
+    return f"{name}: {problem.removeprefix(f'{name}: ')}"
 
 
 def _trouble(
@@ -163,11 +170,8 @@ def _lonely(dataset: Dataset, partner: _Partner) -> Iterator[tuple[str, str, str
         if place < 0:
             yield dataset.id, dataset.source.name(dataset.records.key(index)), f"has no partner in '{partner.entry.id}'"
         elif problem := problems[place].as_py():
-            yield (
-                partner.entry.id,
-                partner.source.name(partner.manifest.text("key", place)),
-                f"cannot be used: {problem}",
-            )
+            name = partner.source.name(partner.manifest.text("key", place))
+            yield partner.entry.id, name, f"cannot be used: {problem.removeprefix(f'{name}: ')}"
 
 
 def _misshapen(dataset: Dataset, partner: _Partner) -> Iterator[tuple[str, str, str]]:
@@ -193,8 +197,8 @@ def _refuse(trouble: Sequence[tuple[str, str, str]], opening: Opening) -> None:
         told = [f"data set '{id}': {name} {what}" for id, name, what in trouble]
         raise DataError(
             f"{len(trouble)} {'image is' if len(trouble) == 1 else 'images are'} not paired:{_some(told)}\n"
-            f"All are listed in {path}. Give both files of a pair the same name, apart from the ending, or take them "
-            f"away."
+            f"All are listed in {path}. Give both files of a pair the same name, apart from the ending, and the same "
+            f"shape; save anew what cannot be read, or take both away."
         )
 
 

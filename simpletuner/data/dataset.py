@@ -107,7 +107,9 @@ class Dataset:
             )
         image = images.decode(data, name)
         if image.size != record.size:
-            raise images.Unreadable(f"{name}: it has {Size(*image.size)} pixels, and not {record.size} as was said of it")
+            raise images.Unreadable(
+                f"{name}: it has {Size(*image.size)} pixels, and not {record.size} as was said of it"
+            )
         return images.apply(image, record.placement)
 
     def opacity(self, record: Record) -> masks.Weights:

@@ -160,7 +160,13 @@ def _uses(entry: DataBackend) -> Idle:
 def _measured(entry: DataBackend) -> Idle:
     """What is for training alone, on data that is only measured with."""
     why = "an eval data set is not trained on"
-    idle = (*_WHEN, "repeats", "flip_aug", "vae_cache_clear_each_epoch", *(("probability",) if entry.probability > 0 else ()))
+    idle = (
+        *_WHEN,
+        "repeats",
+        "flip_aug",
+        "vae_cache_clear_each_epoch",
+        *(("probability",) if entry.probability > 0 else ()),
+    )
     yield from ((option, why) for option in _given(entry, *idle))
     whole = ("alpha_mask", "conditioning_data", "conditioning")
     yield from ((option, "the loss is measured on whole images") for option in _given(entry, *whole))

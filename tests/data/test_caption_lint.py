@@ -43,6 +43,7 @@ def test_good_captions_are_left_in_peace(text: str) -> None:
         ("a café".encode().decode("latin-1"), "wrong alphabet"),
         ("it’s a fox".encode().decode("cp1252"), "wrong alphabet"),
         ("a caf\ufffd", "wrong alphabet"),
+        ("\x01fox\x02", "no text"),
         ("a fox<br/>in the snow", "markup"),
         ("a fox &amp; a cat", "markup"),
         ("a fox <lora:detail:0.8>", "prompt syntax"),

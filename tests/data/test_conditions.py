@@ -99,8 +99,8 @@ def test_every_file_without_a_partner_is_named_in_one_report(pictures: Path, tmp
         f"  data set 'subject': {pictures}/a.jpg has no partner in 'masks'",
         f"  data set 'subject': {pictures}/deep/c.webp has no partner in 'masks'",
         f"  data set 'masks': {masks}/deep/d.png belongs to no image: none has this name",
-        f"All are listed in {table}. Give both files of a pair the same name, apart from the ending, or take them "
-        "away.",
+        f"All are listed in {table}. Give both files of a pair the same name, apart from the ending, and the same "
+        "shape; save anew what cannot be read, or take both away.",
     ]
     assert len(table.read_text().splitlines()) == 3
     (masks / "deep" / "d.png").rename(masks / "deep" / "c.png")
@@ -132,8 +132,9 @@ def test_a_mask_that_cannot_be_read_is_told_before_training(pictures: Path, tmp_
     save(masks / "b.png", (64, 160))
     data = (masks / "b.png").read_bytes()
     (masks / "b.png").write_bytes(data[: len(data) - 40])
-    with pytest.raises(DataError, match=r"data set 'masks': 1 of its images cannot be used:\n.*masks/b.png"):
+    with pytest.raises(DataError, match=r"data set 'masks': 1 of its images cannot be used:\n.*masks/b.png") as told:
         opened(image(pictures), partner(masks), cache=tmp_path)
+    assert str(told.value).count("masks/b.png") == 1
 
 
 def test_one_folder_of_masks_may_serve_several_data_sets(tmp_path: Path) -> None:

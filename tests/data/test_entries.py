@@ -90,6 +90,7 @@ def test_secrets_are_shown_neither_by_an_entry_nor_by_what_is_said_about_it() ->
         ([image(conditioning={"type": "jpeg", "conditioning_type": "mask", "captions": 5})],
          "data set 'subject' › conditioning › 0 › captions: must be false, a text or a list of texts, got 5"),
         ([image(repeats=-1)], "data set 'subject' › repeats: must be at least 0, got -1"),
+        ([image(repeats=10**9)], "data set 'subject' › repeats: must be at most 1000000, got 1000000000"),
         ([image(repeats=1.5)], "data set 'subject' › repeats: must be a whole number, got 1.5"),
         ([image(resolution="big")], "data set 'subject' › resolution: must be a number, got 'big'"),
         ([image(resolution=0)], "data set 'subject' › resolution: must be above 0, got 0"),

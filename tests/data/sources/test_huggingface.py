@@ -174,6 +174,11 @@ def test_a_folder_with_images_and_a_metadata_file(tmp_path: Path) -> None:
         source.read("0.jpg")
 
 
+def test_a_split_of_a_data_set_without_splits_is_told(saved: Path) -> None:
+    with pytest.raises(DataError, match=r"without splits, so there is no split 'dev'\. Change split"):
+        listed(saved, split="dev")
+
+
 def test_several_splits_in_one_folder(tmp_path: Path) -> None:
     parts = {"train": rows_of(image=[picture(1)]), "test": rows_of(image=[picture(2), picture(3)])}
     datasets.DatasetDict(parts).save_to_disk(str(tmp_path / "both"))

@@ -68,6 +68,8 @@ def _from_disk(address: Address) -> Dataset:
 
     found = load_from_disk(str(address.path))
     if isinstance(found, Dataset):
+        if address.split not in ("train", str(found.split)):
+            raise ValueError(f"it holds one data set without splits, so there is no split '{address.split}'")
         return found
     if address.split not in found:
         raise ValueError(f"it has no split '{address.split}', only {', '.join(map(str, found))}")
