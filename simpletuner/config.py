@@ -17,11 +17,11 @@ from pydantic import ValidationError
 
 from simpletuner import files, legacy, rules, selection
 from simpletuner.data.checks import check_entries
-from simpletuner.data.connections import shown
 from simpletuner.data.entries import missing_folders, read_entries
 from simpletuner.data.options import DataDefaults
 from simpletuner.data.remarks import remarks
 from simpletuner.data.sources import SOURCES, DataEntry
+from simpletuner.data.web.connections import shown
 from simpletuner.demo import MODEL
 from simpletuner.errors import ConfigError, Problem
 from simpletuner.models.options import Adapter, Memory, Model, Precision, Routing

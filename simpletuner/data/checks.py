@@ -8,7 +8,7 @@ from os.path import abspath
 from pathlib import Path
 
 from simpletuner.data import captions, faces, geometry
-from simpletuner.data.caption_filters import load_filters
+from simpletuner.data.captions.filters import load_filters
 from simpletuner.data.entries import not_served, place, where
 from simpletuner.data.generators.expansion import expand
 from simpletuner.data.generators.source import Generated

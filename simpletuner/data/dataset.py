@@ -102,8 +102,8 @@ class Dataset:
         name, data = self.source.name(record.key), self.source.read(record.key)
         if not is_digest_of(record.digest, data):
             raise DataError(
-                f"{name} has changed since it was looked at, in the middle of the preparation. Start again: it is looked "
-                f"at anew then."
+                f"{name} has changed since it was looked at, in the middle of the preparation. Start again: it is "
+                f"looked at anew then."
             )
         image = images.decode(data, name)
         if image.size != record.size:

@@ -10,10 +10,8 @@ from urllib.parse import quote
 import numpy as np
 
 from simpletuner.data import captions, geometry, plan
-from simpletuner.data.catalog import Catalogued
 from simpletuner.data.conditions import with_conditions
 from simpletuner.data.dataset import UNREADABLE, Dataset, counts, files_are, refuse_empty, skip_list
-from simpletuner.data.downloads import Preparable
 from simpletuner.data.generators.expansion import expand
 from simpletuner.data.manifest import LEFT_OUT, Manifest, Places, Skipped
 from simpletuner.data.options import DataDefaults
@@ -21,7 +19,9 @@ from simpletuner.data.records import Placer, Records, unique_sizes
 from simpletuner.data.scan import scan
 from simpletuner.data.skipped import write_skip_list, write_table
 from simpletuner.data.sources import DataBackend, DataEntry, Source
+from simpletuner.data.tables.catalog import Catalogued
 from simpletuner.data.timeline import Window
+from simpletuner.data.web.downloads import Preparable
 from simpletuner.errors import DataError
 from simpletuner.progress import Advanced, DatasetReady, Notice, Reporter, StageStarted
 from simpletuner.seeds import derive

@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from simpletuner.data.captions.spelling import composed
 from simpletuner.data.items import Size
-from simpletuner.data.spelling import composed
 
 
 @dataclass(frozen=True)

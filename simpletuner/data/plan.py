@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from simpletuner.data import captions, geometry
-from simpletuner.data.caption_filters import load_filters
+from simpletuner.data.captions.filters import load_filters
 from simpletuner.data.options import DataDefaults
 from simpletuner.data.sections import ParquetColumns
 from simpletuner.data.sources import Aws, DataBackend, DataEntry, ImageEmbeds, TextEmbeds

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from simpletuner.data import images
+from simpletuner.data.captions.spelling import composed, decode_text
 from simpletuner.data.items import Item, Size
 from simpletuner.data.lanes import together
 from simpletuner.data.manifest import LEFT_OUT, Manifest, Places, Row, Saving, Skipped, load, save, table_of
 from simpletuner.data.sources.base import IMAGE_SUFFIXES, Source
-from simpletuner.data.spelling import composed, decode_text
 from simpletuner.errors import DataError
 from simpletuner.storage.retries import Unreachable
 

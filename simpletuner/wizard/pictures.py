@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from simpletuner import files
+from simpletuner.data.captions.spelling import canonical, composed, decode_text
 from simpletuner.data.sources.base import CAPTION_SUFFIX, IMAGE_SUFFIXES
 from simpletuner.data.sources.local import LocalFolder
-from simpletuner.data.spelling import canonical, composed, decode_text
 from simpletuner.errors import DataError
 
 

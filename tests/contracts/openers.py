@@ -14,9 +14,6 @@ from urllib.parse import quote
 from servers import web
 from servers.s3 import FAST, shared
 
-from simpletuner.data.catalog import Catalogued
-from simpletuner.data.connections import is_any
-from simpletuner.data.downloads import Downloads
 from simpletuner.data.sections import ParquetColumns
 from simpletuner.data.sources.aws import Aws, BucketFolder
 from simpletuner.data.sources.base import Source, wanted
@@ -24,7 +21,10 @@ from simpletuner.data.sources.csv import CsvImages
 from simpletuner.data.sources.huggingface import HuggingFace
 from simpletuner.data.sources.local import LocalFolder
 from simpletuner.data.sources.webshart import Webshart
-from simpletuner.data.url_list import Columns
+from simpletuner.data.tables.catalog import Catalogued
+from simpletuner.data.web.connections import is_any
+from simpletuner.data.web.downloads import Downloads
+from simpletuner.data.web.url_list import Columns
 from simpletuner.progress import Recorded
 from simpletuner.storage.local import LocalStore
 from simpletuner.storage.s3_objects import Objects

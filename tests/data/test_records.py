@@ -11,7 +11,7 @@ from simpletuner.data.items import Size
 from simpletuner.data.manifest import Row
 from simpletuner.data.records import Placer, Records, unique_sizes
 
-from .tables import manifest, records
+from .made import manifest, records
 
 ROWS = [
     Row("a.png", "1", 9, 512, 512, digest="d1", captions=["one", "two"]),

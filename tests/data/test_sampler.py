@@ -14,7 +14,7 @@ from simpletuner.data.sampler import Draw, Draws, Order, nth_use, numbers_for
 from simpletuner.data.timeline import Window
 from simpletuner.errors import DataError
 
-from .tables import dataset
+from .made import dataset
 
 
 def epoch(order: Order, number: int = 0) -> list[tuple[int, tuple[Draw, ...]]]:

@@ -11,10 +11,10 @@ from PIL import Image
 from pydantic import Field
 
 from simpletuner.data import images
-from simpletuner.data.downloads import Preparable
 from simpletuner.data.generators.base import Generator
 from simpletuner.data.items import Item
 from simpletuner.data.sources.base import IMAGE_SUFFIXES, OTHER_PICTURES, DataBackend, Source
+from simpletuner.data.web.downloads import Preparable
 from simpletuner.progress import Reporter
 
 

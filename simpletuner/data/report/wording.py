@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from simpletuner.data import captions
-from simpletuner.data.caption_lint import KINDS, Captioned, Statistics, lint, statistics
+from simpletuner.data.captions.lint import KINDS, Captioned, Statistics, lint, statistics
 from simpletuner.data.dataset import Dataset
 from simpletuner.data.report.facts import Bin, binned
 from simpletuner.progress import Advanced, Reporter, StageStarted

@@ -15,12 +15,12 @@ from urllib.request import url2pathname
 
 from pydantic import Field
 
-from simpletuner.data import url_list
-from simpletuner.data.connections import Limits, is_any, is_public, shown
-from simpletuner.data.downloads import Downloads, Fetched, key_of, name_of
 from simpletuner.data.items import Item
 from simpletuner.data.sources.base import IMAGE_SUFFIXES, OTHER_PICTURES, DataBackend
-from simpletuner.data.url_list import Columns, UrlList
+from simpletuner.data.web import url_list
+from simpletuner.data.web.connections import Limits, is_any, is_public, shown
+from simpletuner.data.web.downloads import Downloads, Fetched, key_of, name_of
+from simpletuner.data.web.url_list import Columns, UrlList
 from simpletuner.errors import DataError
 from simpletuner.progress import Notice, Reporter, Several
 from simpletuner.storage.local import LocalStore, version_of

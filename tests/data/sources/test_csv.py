@@ -16,9 +16,9 @@ from pydantic import ValidationError
 from servers import web
 from servers.web import Web
 
-from simpletuner.data.downloads import Preparable
 from simpletuner.data.items import Item
 from simpletuner.data.sources.csv import Csv, CsvImages
+from simpletuner.data.web.downloads import Preparable
 from simpletuner.errors import DataError
 from simpletuner.progress import Recorded, StageStarted
 

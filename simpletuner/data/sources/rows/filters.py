@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from simpletuner.data.items import Size
-from simpletuner.data.said import number, texts, within
+from simpletuner.data.tables.said import number, texts, within
 
 
 @dataclass(frozen=True)

@@ -17,10 +17,10 @@ import xxhash
 
 from simpletuner.data import images
 from simpletuner.data.items import Item, Size
-from simpletuner.data.said import first_said, size, stamped, texts, within
 from simpletuner.data.sources.rows.columns import Columns, labels, settled
 from simpletuner.data.sources.rows.filters import Rules, refusal
 from simpletuner.data.sources.rows.load import Address, load
+from simpletuner.data.tables.said import first_said, size, stamped, texts, within
 from simpletuner.errors import DataError
 from simpletuner.progress import Reporter, StageStarted
 from simpletuner.storage.local import version_of

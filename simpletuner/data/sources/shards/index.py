@@ -14,12 +14,12 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO, NamedTuple
 
 from simpletuner.data import images
+from simpletuner.data.captions.spelling import decode_text
 from simpletuner.data.items import Size
 from simpletuner.data.lanes import together
-from simpletuner.data.said import first_said, size, texts
 from simpletuner.data.sources.base import CAPTION_SUFFIX, IMAGE_SUFFIXES, OTHER_PICTURES
 from simpletuner.data.sources.shards.places import COMPRESSED, Place, Shard
-from simpletuner.data.spelling import decode_text
+from simpletuner.data.tables.said import first_said, size, texts
 from simpletuner.errors import DataError
 from simpletuner.storage.ranged import RangedFile
 

@@ -10,9 +10,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple, Protocol
 from urllib.parse import urlsplit
 
-from simpletuner.data.connections import shown
 from simpletuner.data.lanes import together
 from simpletuner.data.sources.shards.ranges import Ranges
+from simpletuner.data.web.connections import shown
 from simpletuner.errors import DataError
 from simpletuner.storage.local import version_of
 

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING, NamedTuple
 from urllib.parse import urlsplit
 
-from simpletuner.data.connections import shown
+from simpletuner.data.web.connections import shown
 from simpletuner.errors import DataError
 from simpletuner.storage.retries import Patience, Tries
 

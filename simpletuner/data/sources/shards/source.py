@@ -13,9 +13,9 @@ import xxhash
 
 from simpletuner.data.items import Item
 from simpletuner.data.lanes import together
-from simpletuner.data.said import stamped
 from simpletuner.data.sources.shards.index import Index, Picture, make, read
 from simpletuner.data.sources.shards.places import Place, Shard
+from simpletuner.data.tables.said import stamped
 from simpletuner.errors import DataError
 from simpletuner.progress import Advanced, Reporter, StageStarted
 from simpletuner.storage.memory import MemoryStore

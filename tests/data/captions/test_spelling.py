@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simpletuner.data.spelling import canonical, decode_text
+from simpletuner.data.captions.spelling import canonical, decode_text
 
 
 @pytest.mark.parametrize(

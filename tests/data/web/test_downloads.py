@@ -17,8 +17,8 @@ from PIL import Image
 from servers import web
 from servers.web import Web
 
-from simpletuner.data.connections import Limits, is_any
-from simpletuner.data.downloads import Downloads, key_of, name_of, suffix_of
+from simpletuner.data.web.connections import Limits, is_any
+from simpletuner.data.web.downloads import Downloads, key_of, name_of, suffix_of
 from simpletuner.errors import DataError
 from simpletuner.progress import Advanced, Recorded, StageStarted
 from simpletuner.storage.local import LocalStore
@@ -309,8 +309,8 @@ def test_pictures_of_kinds_that_are_not_read_are_told_from_those_that_are() -> N
 KILLED = """
 import sys
 from pathlib import Path
-from simpletuner.data.connections import Limits, is_any
-from simpletuner.data.downloads import Downloads
+from simpletuner.data.web.connections import Limits, is_any
+from simpletuner.data.web.downloads import Downloads
 from simpletuner.progress import Several
 from simpletuner.storage.local import LocalStore
 downloads = Downloads(LocalStore(Path(sys.argv[1])), Limits(), workers=4, may_connect=is_any)

@@ -2,8 +2,8 @@
 
 import pytest
 
-from simpletuner.data.caption_lint import KINDS, Captioned, Finding, lint, statistics, too_long
 from simpletuner.data.captions import Rules, alternatives
+from simpletuner.data.captions.lint import KINDS, Captioned, Finding, lint, statistics, too_long
 from simpletuner.data.sections import CaptionPipeline
 
 FILES = Rules("textfile")

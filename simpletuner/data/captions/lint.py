@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 from simpletuner.data.captions import CAPTION_STRATEGIES, Rules, from_filename, from_instance_prompt, stated
-from simpletuner.data.spelling import canonical
+from simpletuner.data.captions.spelling import canonical
 from simpletuner.schema import words
 
 

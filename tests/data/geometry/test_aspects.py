@@ -3,7 +3,7 @@
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from simpletuner.data.aspects import AspectBuckets
+from simpletuner.data.geometry.aspects import AspectBuckets
 
 READER = TypeAdapter(AspectBuckets)
 

@@ -9,13 +9,13 @@ from pathlib import Path
 from posixpath import splitext
 from typing import BinaryIO, NamedTuple
 
-from simpletuner.data import tables
-from simpletuner.data.downloads import Preparable
+from simpletuner.data.captions.spelling import composed
 from simpletuner.data.items import Item, Size
-from simpletuner.data.said import first_said, size, stamped, texts
 from simpletuner.data.sections import ParquetColumns
 from simpletuner.data.sources.base import IMAGE_SUFFIXES, OTHER_PICTURES, Source
-from simpletuner.data.spelling import composed
+from simpletuner.data.tables import reading
+from simpletuner.data.tables.said import first_said, size, stamped, texts
+from simpletuner.data.web.downloads import Preparable
 from simpletuner.errors import DataError
 from simpletuner.progress import Notice, Reporter, StageStarted
 
@@ -144,9 +144,9 @@ class Catalogued:
         return size(*edges) if isinstance(edges, (list, tuple)) and len(edges) == 2 else None
 
     @cached_property
-    def _table(self) -> tables.Table:
+    def _table(self) -> reading.Table:
         try:
-            return tables.read(self._given.path, self._content())
+            return reading.read(self._given.path, self._content())
         except DataError as error:
             raise DataError(f"data set '{self._id}': {error}") from error
 

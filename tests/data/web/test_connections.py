@@ -13,8 +13,8 @@ from PIL import Image
 from servers import web
 from servers.web import Web
 
-from simpletuner.data.connections import Limits, is_any, is_public, shown
-from simpletuner.data.downloads import Downloads, name_of
+from simpletuner.data.web.connections import Limits, is_any, is_public, shown
+from simpletuner.data.web.downloads import Downloads, name_of
 from simpletuner.progress import Recorded
 from simpletuner.storage.memory import MemoryStore
 

@@ -14,7 +14,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 from urllib.request import getproxies, proxy_bypass
 
-from simpletuner.data.connections import Connections, Failure, Hope, Limits, Watch, is_any
+from simpletuner.data.web.connections import Connections, Failure, Hope, Limits, Watch, is_any
 
 if TYPE_CHECKING:
     import httpcore

@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 from typing import IO
 
-from simpletuner.data.connections import shown
+from simpletuner.data.web.connections import shown
 from simpletuner.errors import DataError
 from simpletuner.schema import did_you_mean
 

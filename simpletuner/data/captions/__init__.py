@@ -10,13 +10,13 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from simpletuner.data import caption_pipeline
-from simpletuner.data.caption_filters import filtered
-from simpletuner.data.caption_pipeline import Moment
-from simpletuner.data.caption_shuffle import shuffled
+from simpletuner.data.captions import pipeline as caption_pipeline
+from simpletuner.data.captions.filters import filtered
+from simpletuner.data.captions.pipeline import Moment
+from simpletuner.data.captions.shuffle import shuffled
+from simpletuner.data.captions.spelling import canonical
 from simpletuner.data.dice import share
 from simpletuner.data.sections import CaptionPipeline, CaptionShuffle
-from simpletuner.data.spelling import canonical
 from simpletuner.schema import Choice
 from simpletuner.seeds import derive
 

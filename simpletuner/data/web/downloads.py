@@ -19,9 +19,9 @@ from urllib.parse import urlsplit
 
 import xxhash
 
-from simpletuner.data import images, web
-from simpletuner.data.connections import Failure, Hope, Limits, is_public
-from simpletuner.data.web import Fetcher
+from simpletuner.data import images
+from simpletuner.data.web.connections import Failure, Hope, Limits, is_public
+from simpletuner.data.web.fetching import Fetcher, trusted
 from simpletuner.progress import Advanced, Reporter, StageStarted
 from simpletuner.seeds import derive
 from simpletuner.storage.store import Entry, Store
@@ -106,7 +106,7 @@ class Downloads:
 
     def _outcomes(self, urls: Iterable[str]) -> Iterator[tuple[str, Failure | None]]:
         """Every address with why it failed at last, in the order in which they are done."""
-        stop, certificates, idle = threading.Event(), web.trusted(), queue.SimpleQueue[Fetcher]()
+        stop, certificates, idle = threading.Event(), trusted(), queue.SimpleQueue[Fetcher]()
         with ExitStack() as stack:
             for _ in range(self._workers):
                 idle.put(stack.enter_context(self._fetcher(stop, certificates)))

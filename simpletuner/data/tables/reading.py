@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
-from simpletuner.data.said import texts, within
-from simpletuner.data.spelling import decode_text
+from simpletuner.data.captions.spelling import decode_text
+from simpletuner.data.tables.said import texts, within
 from simpletuner.errors import DataError
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from simpletuner.data.geometry import Rules, place, refusal
+from simpletuner.data.geometry.kohya import Limits, buckets, nearest, without_enlarging
 from simpletuner.data.items import Chances, Size
-from simpletuner.data.kohya_buckets import Limits, buckets, nearest, without_enlarging
 
 WIDE = Limits(1024**2, 256, 2048, 64)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from simpletuner.data.caption_filters import filtered, load_filters
+from simpletuner.data.captions.filters import filtered, load_filters
 from simpletuner.errors import DataError
 
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simpletuner.data.caption_pipeline import Moment, result, results
+from simpletuner.data.captions.pipeline import Moment, result, results
 from simpletuner.data.sections import CaptionPipeline
 
 TAGS = "fox, snow, forest, winter, soft light"

@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from simpletuner.data.spelling import decode_text
+from simpletuner.data.captions.spelling import decode_text
 from simpletuner.errors import DataError
 
 

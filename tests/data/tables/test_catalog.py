@@ -11,9 +11,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from simpletuner.data.catalog import Catalogued
 from simpletuner.data.items import Item, Size
 from simpletuner.data.sections import ParquetColumns
+from simpletuner.data.tables.catalog import Catalogued
 from simpletuner.errors import DataError
 from simpletuner.progress import Recorded, Reporter
 

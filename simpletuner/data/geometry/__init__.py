@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from itertools import accumulate
 from math import floor, sqrt
 
-from simpletuner.data.aspects import AspectBuckets as AspectBuckets
+from simpletuner.data.geometry.aspects import AspectBuckets as AspectBuckets
+from simpletuner.data.geometry.kohya import Fit, Limits, nearest, without_enlarging
+from simpletuner.data.geometry.resolutions import RESOLUTION_TYPES as RESOLUTION_TYPES
+from simpletuner.data.geometry.resolutions import in_words as in_words
+from simpletuner.data.geometry.resolutions import pixels
 from simpletuner.data.items import Box, Chances, Placement, Size
-from simpletuner.data.kohya_buckets import Fit, Limits, nearest, without_enlarging
-from simpletuner.data.resolutions import RESOLUTION_TYPES as RESOLUTION_TYPES
-from simpletuner.data.resolutions import in_words as in_words
-from simpletuner.data.resolutions import pixels
 from simpletuner.schema import Choice, Word
 
 LARGEST = 178_956_970

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simpletuner.data.caption_shuffle import shuffled
+from simpletuner.data.captions.shuffle import shuffled
 from simpletuner.data.sections import CaptionShuffle
 
 CAPTION = "fox, snow, forest, winter, soft light"

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from simpletuner.data.url_list import Columns, read
+from simpletuner.data.web.url_list import Columns, read
 from simpletuner.errors import DataError
 
 COLUMNS = Columns("url", "caption")

@@ -1,0 +1,1 @@
+"""Tables that say what is known about images: Parquet, JSON lines, CSV, and the JSON files of sd-scripts."""
