@@ -19,6 +19,7 @@ from simpletuner import files, legacy, rules, selection
 from simpletuner.data.checks import check_entries
 from simpletuner.data.entries import missing_folders, read_entries
 from simpletuner.data.options import DataDefaults
+from simpletuner.data.previews import wrong_tables
 from simpletuner.data.remarks import remarks
 from simpletuner.data.sources import SOURCES, DataEntry
 from simpletuner.data.web.connections import shown
@@ -153,7 +154,7 @@ def read(
 ) -> Reading:
     """Read one config file and its data file, with the layers above them, into a typed config.
 
-    With `look_for_images`, folders of images that do not exist are problems too.
+    With `look_for_images`, folders of images that do not exist and tables without their columns are problems too.
 
     Raises:
         ConfigError: A key is unknown, a value has the wrong type, or a file is missing or broken.
@@ -170,7 +171,7 @@ def read(
     if not any(OWNER.get(problem.where) == "data_defaults" for problem in mistyped):
         together += _data_rules(entries, wrong, config.data_defaults)
     if look_for_images:
-        together += missing_folders(entries)
+        together += [*missing_folders(entries), *wrong_tables(entries, config.data_defaults)]
     if found:
         raise ConfigError(str(path), _unique([*found, *together]))
     for name in SECTIONS:

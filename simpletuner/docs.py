@@ -315,9 +315,11 @@ def _older() -> dict[str, Any]:
     renamed = {name: f"This is called {now} now." for name, now in legacy.RENAMED.items()}
     inverted = {name: f"This is the opposite of {now} now." for name, now in legacy.INVERTED.items()}
     said = {name: {"description": text, "deprecated": True} for name, text in {**renamed, **inverted}.items()}
+    said |= dict.fromkeys(sorted(legacy.OF_DATA_SETS), _OF_DATA_SETS)
     return {**said, **dict.fromkeys(sorted(legacy.OBSOLETE), _NO_MEANING)}
 
 
+_OF_DATA_SETS = {"description": "This is ignored here: each data set has its own.", "deprecated": True}
 _NO_MEANING = {"description": "This is ignored.", "deprecated": True}
 
 

@@ -27,7 +27,6 @@ OBSOLETE = frozenset(
         "aspect_ratio_bucketing",
         "aspect_ratio_bucketing_min",
         "aspect_ratio_bucketing_max",
-        "repeats",
         "ez_model_type",
         "disabled_fields",
         "active_tab",
@@ -35,6 +34,9 @@ OBSOLETE = frozenset(
     }
 )
 """Keys that have no meaning any more."""
+
+OF_DATA_SETS = frozenset({"repeats"})
+"""Keys that each data set has for itself."""
 
 FOREIGN = re.compile(
     "|".join(
@@ -148,6 +150,8 @@ def _inverted(key: str, value: object) -> Told | None:
 
 
 def _dropped(key: str, value: object) -> Told | None:
+    if key in OF_DATA_SETS:
+        return {}, f"{key} is ignored here, for each data set has its own: set it in the data file"
     if key in OBSOLETE:
         return {}, f"{key} has no meaning any more and is ignored"
     if FOREIGN.fullmatch(key):

@@ -16,7 +16,7 @@ from simpletuner.data import plan
 from simpletuner.data.dataset import Dataset
 from simpletuner.data.opening import Opened, open_all
 from simpletuner.data.plan import Keeping
-from simpletuner.data.sources import DataBackend
+from simpletuner.data.sources import DataBackend, DataEntry
 from simpletuner.errors import DataError
 from simpletuner.models.family import Weights
 from simpletuner.progress import Reporter
@@ -57,9 +57,15 @@ def prepare(config: RunConfig, runtime: Runtime, reporter: Reporter) -> Prepared
 
 
 def open_data(config: RunConfig, reporter: Reporter, *, allows_silence: bool = False) -> Opened:
-    """Scan every data set of a run, and say what was found; images without a caption may be let through."""
+    """Scan every data set of a run, and say what was found.
+
+    Args:
+        config: The run.
+        reporter: Told what was found.
+        allows_silence: Lets images without a caption through, and looks at data sets that the run does not use too.
+    """
     return open_all(
-        config.data,
+        config.data if allows_silence else _used(config),
         config.data_defaults,
         train_batch_size=config.duration.train_batch_size,
         cache=plans.cache_folder(config),
@@ -69,6 +75,11 @@ def open_data(config: RunConfig, reporter: Reporter, *, allows_silence: bool = F
         caption_dropout=config.objective.caption_dropout_probability,
         allows_silence=allows_silence,
     )
+
+
+def _used(config: RunConfig) -> list[DataEntry]:
+    """The data file without eval data sets that the loss is never measured on; nothing of them is encoded."""
+    return [entry for entry in config.data if entry.dataset_type != "eval" or config.validation.measures(entry.id)]
 
 
 def text_caches(config: RunConfig, opened: Opened, runtime: Runtime) -> dict[str, TensorCache]:

@@ -146,15 +146,16 @@ def _early_end(config: RunConfig) -> Iterator[Problem]:
 def remarks(config: RunConfig) -> Iterator[str]:
     """What has no effect as the options stand together."""
     options = config.validation
-    is_measured = options.eval_steps_interval is not None or options.eval_epoch_interval is not None
     has_data = any(isinstance(entry, DataBackend) and entry.dataset_type == "eval" for entry in config.data)
     for option in ("num_eval_images", "eval_timesteps", "eval_dataset_pooling"):
         if not has_data and options.__dict__[option] != type(options).model_fields[option].default:
             yield f"{option} has no effect: there is no data set of dataset_type eval"
     for entry in config.data:
         is_eval = isinstance(entry, DataBackend) and entry.dataset_type == "eval"
-        if is_eval and (options.eval_loss_disable or not is_measured):
-            yield f"{where(entry)} is not used: set eval_steps_interval to measure the loss on it"
+        if is_eval and not options.measures(entry.id):
+            is_other = options.eval_dataset_id not in (None, entry.id)
+            remedy = f"eval_dataset_id is {options.eval_dataset_id}" if is_other else _TO_MEASURE
+            yield f"{where(entry)} is not used: {remedy}"
     yield from _too_late(config)
 
 
@@ -174,3 +175,5 @@ _TAKEN_BY = {
     "reference_strict": "model_flavour kontext",
     "reference_loose": "model_flavour kontext",
 }
+
+_TO_MEASURE = "set eval_steps_interval to measure the loss on it"

@@ -118,7 +118,7 @@ def _evaluation(
     config: RunConfig, schedule: Schedule, prepared: Prepared, runtime: Runtime, reporter: Reporter
 ) -> Evaluation | None:
     options = config.validation
-    wanted = [one for one in prepared.evaluation if options.eval_dataset_id in (None, one.id)]
+    wanted = [one for one in prepared.evaluation if options.measures(one.id)]
     if not schedule.evaluate_every or not wanted:
         return None
     return Evaluation(

@@ -9,7 +9,7 @@ import pytest
 
 from simpletuner.config import OWNER, Reading, read
 from simpletuner.errors import ConfigError
-from simpletuner.legacy import ENVIRONMENT_NAMES, INVERTED, OBSOLETE, RENAMED, modernise
+from simpletuner.legacy import ENVIRONMENT_NAMES, INVERTED, OBSOLETE, OF_DATA_SETS, RENAMED, modernise
 
 NAMES = (Path(__file__).parent / "appendix" / "option_names.txt").read_text().split()
 
@@ -60,6 +60,7 @@ def test_a_name_that_is_no_option_any_more_gives_a_notice(name: str) -> None:
         ("ignore_final_epochs", True, {"strict_epoch_limit": False},
          "ignore_final_epochs is the opposite of strict_epoch_limit now, which is set to false"),
         ("aspect_ratio_bucketing", True, {}, "aspect_ratio_bucketing has no meaning any more and is ignored"),
+        ("repeats", 4, {}, "repeats is ignored here, for each data set has its own: set it in the data file"),
         ("crepa_lambda", 0.5, {}, "crepa_lambda has no effect on FLUX and is ignored"),
         ("pretrained_vae_model_name_or_path", "madebyollin/sdxl-vae-fp16-fix", {},
          "pretrained_vae_model_name_or_path madebyollin/sdxl-vae-fp16-fix belongs to SDXL and is ignored"),
@@ -93,4 +94,4 @@ def test_an_older_key_that_is_not_set_changes_nothing(tmp_path: Path) -> None:
 def test_every_older_key_leads_to_an_option() -> None:
     tables = (RENAMED, INVERTED, ENVIRONMENT_NAMES)
     assert {option for table in tables for option in table.values()} <= set(OWNER)
-    assert not (set(RENAMED) | set(INVERTED) | OBSOLETE) & set(OWNER)
+    assert not (set(RENAMED) | set(INVERTED) | OBSOLETE | OF_DATA_SETS) & set(OWNER)

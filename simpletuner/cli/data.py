@@ -6,7 +6,9 @@ import os
 import webbrowser
 from dataclasses import replace
 from datetime import datetime
+from errno import EISDIR
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import click
 from rich.console import Console as Terminal
@@ -25,7 +27,7 @@ from simpletuner.errors import ModelError
 from simpletuner.models.flux.tokens import open_counters
 from simpletuner.preparation import open_data
 from simpletuner.progress import Notice, Reporter
-from simpletuner.storage.local import LocalStore
+from simpletuner.storage.local import LocalStore, cannot_write
 
 PAGE = "data_report.html"
 
@@ -62,14 +64,27 @@ def report(
         prepare_demo()
     reading = load(selection, words, environment=os.environ)
     wishes = Wishes(alike=not no_duplicates, thumbnails=not no_thumbnails)
+    path = Path(output or Path(reading.config.run.output_dir) / PAGE)
+    _refuse_unwritable(path)
     console = Console()
     found = _inspected(reading, wishes, console)
     console.close()
-    path = Path(output or Path(reading.config.run.output_dir) / PAGE)
     _write(path, found, reading)
     _show(found, path)
     if show:
         webbrowser.open(path.absolute().as_uri())
+
+
+def _refuse_unwritable(path: Path) -> None:
+    """Say before all the work that the page cannot be written."""
+    try:
+        if path.is_dir():
+            raise IsADirectoryError(EISDIR, os.strerror(EISDIR))
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise cannot_write(path, error) from error
 
 
 def _inspected(reading: Reading, wishes: Wishes, reporter: Reporter) -> Report:

@@ -107,9 +107,7 @@ class Dataset:
             )
         image = images.decode(data, name)
         if image.size != record.size:
-            raise images.Unreadable(
-                f"{name}: it has {Size(*image.size)} pixels, and not {record.size} as was said of it"
-            )
+            raise images.Unreadable(f"{name}: {self._wrong_size(record.size, Size(*image.size))}")
         return images.apply(image, record.placement)
 
     def opacity(self, record: Record) -> masks.Weights:
@@ -140,6 +138,14 @@ class Dataset:
         reporter.report(Notice(f"data set '{self.id}': {text}"))
         refuse_empty(dataset)
         return dataset
+
+    def _wrong_size(self, said: Size, found: Size) -> str:
+        """Who was wrong about the size of an image, and what to change."""
+        who, remedy = self.options.sizes_said_by
+        if self.options.metadata_backend == "parquet" and self.options.parquet is not None:
+            who = f"table {self.options.parquet.path}"
+            remedy = "correct the table, or leave width_column and height_column out"
+        return f"{who} says {said}, but it has {found} pixels; {remedy}"
 
     def _with_copies(self, damaged: Mapping[str, str]) -> dict[str, str]:
         """The reasons without the names of the files, for every record with the same bytes as a damaged one."""

@@ -13,12 +13,13 @@ from simpletuner.data import captions, geometry, plan
 from simpletuner.data.conditions import with_conditions
 from simpletuner.data.dataset import UNREADABLE, Dataset, counts, files_are, refuse_empty, skip_list
 from simpletuner.data.generators.expansion import expand
-from simpletuner.data.manifest import LEFT_OUT, Manifest, Places, Skipped
+from simpletuner.data.manifest import LEFT_OUT, Manifest, Places, Row, Skipped
 from simpletuner.data.options import DataDefaults
 from simpletuner.data.records import Placer, Records, unique_sizes
-from simpletuner.data.scan import scan
+from simpletuner.data.scan import LONGEST_CAPTION, scan
 from simpletuner.data.skipped import write_skip_list, write_table
 from simpletuner.data.sources import DataBackend, DataEntry, Source
+from simpletuner.data.sources.base import Telling
 from simpletuner.data.tables.catalog import Catalogued
 from simpletuner.data.timeline import Window
 from simpletuner.data.web.downloads import Preparable
@@ -80,7 +81,7 @@ class Opening:
             ),
             advance=self.advance,
         )
-        if isinstance(source, Catalogued):
+        if isinstance(source, Telling):
             source.tell(self.reporter)
         return source, manifest
 
@@ -264,7 +265,7 @@ def _completed(
 def _refuse_silent(dataset: Dataset) -> None:
     """One report on all images that nothing is said about."""
     path = dataset.manifest.path.with_suffix(".captions.tsv")
-    table = [] if dataset.records.rules.fallback else list(_silent(dataset))
+    table = list(_silent(dataset))
     write_table(path, table)
     if not table:
         return
@@ -281,15 +282,22 @@ def _silent(dataset: Dataset) -> Iterator[tuple[str, str]]:
     rules = dataset.records.rules
     for row in dataset.records.only(dataset.records.unsure()).rows():
         texts = None if row.captions is None else tuple(row.captions)
-        if not captions.stated(row.key, texts, rules):
-            yield dataset.source.name(row.key), _caption_trouble(texts, rules)
+        if not captions.stated(row.key, texts, rules) or _is_too_large(row, rules):
+            yield dataset.source.name(row.key), _caption_trouble(row, rules)
 
 
-def _caption_trouble(texts: Sequence[str] | None, rules: captions.Rules) -> str:
+def _is_too_large(row: Row, rules: captions.Rules) -> bool:
+    """Whether a caption file was not read because it cannot be one."""
+    return rules.reads_text_files and bool(row.caption_version) and row.captions == []
+
+
+def _caption_trouble(row: Row, rules: captions.Rules) -> str:
     if not rules.reads_text_files:
         return f"caption_strategy {rules.strategy} gives no text for it"
+    if _is_too_large(row, rules):
+        return f"its {rules.extension} file has more than {LONGEST_CAPTION // 1000} kB, and no caption is that long"
     file = f"{rules.extension} file"
-    return f"there is no {file} of this name" if texts is None else f"its {file} is empty"
+    return f"there is no {file} of this name" if row.captions is None else f"its {file} is empty"
 
 
 def _with_matched_counts(datasets: Sequence[Dataset]) -> list[Dataset]:

@@ -12,6 +12,7 @@ from simpletuner.data.plan import caption_rules, conditions, geometry_rules, kee
 from simpletuner.data.sections import CaptionPipeline, CaptionShuffle
 from simpletuner.data.sources import DataBackend, DataEntry, Embeds, TextEmbeds
 from simpletuner.data.sources.embeds import unused_options
+from simpletuner.data.sources.huggingface import HuggingFace
 from simpletuner.schema import Section, without_effect
 
 Idle = Iterator[tuple[str, str]]
@@ -34,6 +35,7 @@ def remarks(entries: Sequence[DataEntry], defaults: DataDefaults) -> list[str]:
 
 def _idle(entry: DataEntry, entries: Sequence[DataEntry], defaults: DataDefaults) -> Idle:
     yield from without_effect(entry)
+    yield from entry.unused_options() if isinstance(entry, HuggingFace) else ()
     if isinstance(entry, Embeds):
         yield from unused_options(entry)
         yield from _of_cache(entry)

@@ -204,14 +204,12 @@ def _row(source: Source, item: Item, text: Item | None, before: Row | None) -> R
         return row._replace(caption_version="", captions=item.captions)
     if row.caption_version == text.version and text.version:
         return row
-    return row._replace(caption_version=text.version, captions=(_caption(source, text),))
+    return row._replace(caption_version=text.version, captions=_said(source, text))
 
 
-def _caption(source: Source, text: Item) -> str:
-    if text.size_bytes > _LONGEST_CAPTION:
-        size = f"{text.size_bytes / 1e6:,.1f} MB"
-        raise DataError(f"{source.name(text.key)} has {size}, and no caption is that long. Put the right text there.")
-    return decode_text(source.read(text.key))
+def _said(source: Source, text: Item) -> tuple[str, ...]:
+    """The content of a caption file; nothing of one that is too large to be read, which opening tells of."""
+    return () if text.size_bytes > LONGEST_CAPTION else (decode_text(source.read(text.key)),)
 
 
 def _new_row(source: Source, item: Item) -> Row:
@@ -283,5 +281,6 @@ def _is_text(name: str) -> bool:
 
 
 _TELL_EVERY = 100
-_LONGEST_CAPTION = 2**18
+LONGEST_CAPTION = 2**18
+"""Larger files hold no caption, in bytes; their images have no captions in the manifest, and a version of them."""
 _PIECE = 10_000

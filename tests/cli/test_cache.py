@@ -65,6 +65,18 @@ def test_build_encodes_everything_that_a_run_needs_and_nothing_twice(run, model)
     assert not any("latents" in text or "embeddings" in text for text in recorded.texts())
 
 
+def test_what_the_loss_is_never_measured_on_is_not_encoded(run):
+    drawn = [house.draw_pictures(run.folder / name, count, seed=count) for name, count in (("a", 2), ("b", 3))]
+    sets = [house.data_set(path.name, path, dataset_type="eval") for path in drawn]
+    house.write_run(run.folder / "run", [house.data_set("subject", run.folder / "pictures"), *sets])
+    code, said = run.call("build")
+    assert code == 0 and f"{run.cache}/vae: 6 entries ready" in said
+    assert "data set 'a' is not used: set eval_steps_interval" in said
+    code, said = run.call("build", "eval_steps_interval=1", "eval_dataset_id=b")
+    assert code == 0 and f"{run.cache}/vae: 9 entries ready" in said
+    assert "data set 'a' is not used: eval_dataset_id is b" in said
+
+
 def test_verify_makes_exactly_the_damaged_entries_anew(run):
     run.call("build")
     whole = {kind: run.entries(kind) for kind in ("vae", "text")}

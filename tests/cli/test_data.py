@@ -122,6 +122,14 @@ def test_a_page_that_cannot_be_written_is_told(simpletuner: Run, folder: Path) -
     assert done.stderr.startswith("error: cannot write file/page.html: ")
 
 
+def test_that_a_page_cannot_be_written_is_told_before_the_work(simpletuner: Run, folder: Path) -> None:
+    (folder / "page.html").mkdir()
+    done = simpletuner(folder, *REPORT, "--output", "page.html")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith("error: cannot write page.html: ")
+    assert not (folder / "output").exists() and not (folder / "cache").exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_the_page_fits_a_browser_wide_and_narrow_and_asks_for_nothing(

@@ -169,6 +169,40 @@ def test_every_image_without_a_caption_is_named_in_one_report(tmp_path: Path) ->
     assert not table.exists()
 
 
+@pytest.mark.parametrize("fallback", [{}, {"caption_fallback": "a picture"}])
+def test_every_file_that_is_no_caption_is_named_in_the_same_report(tmp_path: Path, fallback: dict[str, str]) -> None:
+    root = folder(tmp_path / "pictures", {f"{i}.png": (64, 64) for i in range(3)})
+    for i in range(3):
+        (root / f"{i}.txt").write_text("x" * (300_000 if i else 3))
+    raw = {"id": "a", "instance_data_dir": str(root), "caption_strategy": "textfile", **fallback}
+    for _ in range(2):  # the second time from what is known of them
+        with pytest.raises(DataError) as error:
+            opened(raw, cache=tmp_path)
+        why = "its .txt file has more than 262 kB, and no caption is that long"
+        assert str(error.value).splitlines()[:3] == [
+            "data set 'a': 2 of its images have no caption:", f"  {root}/1.png: {why}", f"  {root}/2.png: {why}",
+        ]  # fmt: skip
+    for i in range(3):
+        (root / f"{i}.txt").write_text("fine")
+    (found,) = opened(raw, cache=tmp_path)
+    assert {record.captions for record in found.records} == {("fine",)}
+
+
+def test_a_table_that_is_wrong_about_a_size_is_named(tmp_path: Path) -> None:
+    root = folder(tmp_path / "pictures", {"a.png": (96, 64)})
+    table = tmp_path / "t.csv"
+    table.write_text("file,w,h\na.png,96,999\n")
+    columns = {"path": str(table), "filename_column": "file", "width_column": "w", "height_column": "h"}
+    raw = {"id": "a", "instance_data_dir": str(root), "metadata_backend": "parquet", "parquet": columns}
+    (found,) = opened(raw, cache=tmp_path)
+    with pytest.raises(Unreadable) as error:
+        found.image(found.records.at(0))
+    assert str(error.value) == (
+        f"{root}/a.png: table {table} says 96x999, but it has 96x64 pixels; correct the table, or leave width_column "
+        f"and height_column out"
+    )
+
+
 def test_an_image_that_is_left_out_needs_no_caption(tmp_path: Path) -> None:
     root = folder(tmp_path / "pictures", {"large.png": (128, 128), "small.png": (32, 32)})
     (root / "large.txt").write_text("fine")

@@ -1,5 +1,6 @@
 """What a data file asks for and does not get is said in one line for each option, with the reason."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -111,3 +112,12 @@ def test_a_cache_that_is_off_is_not_on_demand() -> None:
         f"data set 'x' › text_cache_ondemand {why}",
         "data set 'x' › cache_dir has no effect: text_cache_disable keeps nothing",
     ]
+
+
+def test_versions_and_collections_of_a_data_set_on_this_machine_are_told(tmp_path: Path) -> None:
+    hub = {"id": "x", "type": "huggingface", "dataset_name": str(tmp_path), "caption_strategy": "huggingface"}
+    assert idle(hub | {"revision": "v1", "subset": "a"}) == {"revision"}
+    assert idle(hub | {"huggingface": {"revision": "v1"}}) == {"huggingface › revision"}
+    (tmp_path / "state.json").touch()
+    assert idle(hub | {"revision": "v1", "subset": "a"}) == {"revision", "subset"}
+    assert idle(hub | {"dataset_name": "owner/name", "revision": "v1"}) == set()

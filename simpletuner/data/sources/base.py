@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any, BinaryIO, ClassVar, Protocol
+from typing import Annotated, Any, BinaryIO, ClassVar, Protocol, runtime_checkable
 
 from pydantic import AfterValidator, BeforeValidator, Field, model_validator
 
@@ -27,7 +27,16 @@ from simpletuner.data.sections import (
     EntryName,
     ParquetColumns,
 )
+from simpletuner.progress import Reporter
 from simpletuner.schema import NoEffect, NotYet, Section, TextList, words
+
+
+@runtime_checkable
+class Telling(Protocol):
+    """A source that has something to say after its images were listed."""
+
+    def tell(self, reporter: Reporter) -> None:
+        """Say what was noticed when the images were listed last."""
 
 
 class Source(Protocol):
@@ -312,6 +321,9 @@ class DataBackend(Section):
     """Whether something of the images is kept in `cache_dir`, which then has a folder of its own by default."""
     own_strategy: ClassVar[str] = ""
     """Where captions come from unless the entry says so; empty for what holds in the whole run."""
+
+    sizes_said_by: ClassVar[tuple[str, str]] = ("its head", "save it anew")
+    """What says how large an image is, as far as the source knows, and what to do when that is wrong."""
 
     def open(self) -> Source:
         """The images themselves. Sections that are not served yet never get here."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Annotated, ClassVar
 
@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from simpletuner.data.sources.base import DataBackend
 from simpletuner.data.sources.rows.columns import Columns
 from simpletuner.data.sources.rows.filters import Rules
-from simpletuner.data.sources.rows.load import Address
+from simpletuner.data.sources.rows.load import Address, is_saved
 from simpletuner.data.sources.rows.source import Part, Rows, Wanted
 from simpletuner.schema import NoEffect, NotYet, Section, TextList, conflict
 
@@ -111,6 +111,7 @@ class HuggingFace(DataBackend):
     keeps_downloads: ClassVar[bool] = True
     place_option: ClassVar[str] = "dataset_name"
     own_strategy: ClassVar[str] = "huggingface"
+    sizes_said_by: ClassVar[tuple[str, str]] = ("its row", "leave width_column and height_column out")
 
     dataset_name: str
     """The id of the data set on the Hub, such as owner/name, or a folder."""
@@ -144,6 +145,19 @@ class HuggingFace(DataBackend):
         """The rows, which are loaded when they are first needed."""
         return Rows(self._wanted())
 
+    def unused_options(self) -> Iterator[tuple[str, str]]:
+        """Options for the Hub that do nothing for a data set on this machine, each with the reason."""
+        path = Path(self.dataset_name).expanduser()
+        if not path.exists():
+            return
+        no_subsets = path.is_file() or is_saved(path)
+        for option in ("revision", "subset") if no_subsets else ("revision",):
+            block = self.huggingface or HubColumns()
+            given = {option: self.__dict__[option], f"huggingface › {option}": block.__dict__[option]}
+            for name, value in given.items():
+                if value is not None:
+                    yield name, f"{self.dataset_name} is on this machine, and has only one {_KINDS[option]}"
+
     def _wanted(self) -> Wanted:
         block = self.huggingface or HubColumns()
         composite = block.composite_image_config or CompositeImage()
@@ -163,11 +177,11 @@ class HuggingFace(DataBackend):
         )
 
     def _columns(self, block: HubColumns) -> Columns:
-        fallbacks = (block.fallback_caption_column, block.description_column)
         return Columns(
             image=block.image_column or self.image_column,
             captions=block.caption_column or self.caption_column,
-            fallbacks=tuple(name for name in fallbacks if name),
+            fallback=block.fallback_caption_column,
+            description=block.description_column,
             width=block.width_column,
             height=block.height_column,
         )
@@ -176,3 +190,6 @@ class HuggingFace(DataBackend):
 def _sets_processes(section: HuggingFace, block: HubColumns) -> bool:
     """Whether anybody asked for processes; starting them costs more than a small download."""
     return "num_proc" in section.model_fields_set or "num_proc" in block.model_fields_set
+
+
+_KINDS = {"revision": "version", "subset": "collection"}

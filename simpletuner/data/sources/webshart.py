@@ -19,6 +19,7 @@ class Webshart(DataBackend):
     keeps_downloads: ClassVar[bool] = True
     place_option: ClassVar[str] = "source"
     own_strategy: ClassVar[str] = "webshart"
+    sizes_said_by: ClassVar[tuple[str, str]] = ("the index of its shard", "make the index anew")
 
     source: str
     """Where the shards are: an id on the Hub, a folder, or addresses such as https://host/shard-{000..123}.tar."""

@@ -12,7 +12,7 @@ from typing import BinaryIO, NamedTuple
 from simpletuner.data.captions.spelling import composed
 from simpletuner.data.items import Item, Size
 from simpletuner.data.sections import ParquetColumns
-from simpletuner.data.sources.base import IMAGE_SUFFIXES, OTHER_PICTURES, Source
+from simpletuner.data.sources.base import IMAGE_SUFFIXES, OTHER_PICTURES, Source, Telling
 from simpletuner.data.tables import reading
 from simpletuner.data.tables.said import first_said, size, stamped, texts
 from simpletuner.data.web.downloads import Preparable
@@ -47,6 +47,10 @@ class Catalogued:
         self._used = bytearray()
         self._shared = 0
 
+    def check(self) -> None:
+        """Raise a DataError when the table cannot be read, or has not the columns that are named."""
+        _ = self._columns
+
     def prepare(self, reporter: Reporter) -> None:
         """Do what the source itself has to do first, and read the table."""
         if isinstance(self._source, Preparable):
@@ -75,6 +79,8 @@ class Catalogued:
 
     def tell(self, reporter: Reporter) -> None:
         """Say what did not fit when the images were listed last: rows without an image, images that share a row."""
+        if isinstance(self._source, Telling):
+            self._source.tell(reporter)
         for text in self._remarks():
             reporter.report(Notice(f"data set '{self._id}': {text}"))
 

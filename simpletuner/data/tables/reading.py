@@ -34,10 +34,12 @@ def read(name: str, content: Path | bytes) -> Table:
     suffix = PurePosixPath(name).suffix.lower()
     try:
         if isinstance(content, Path) and content.is_dir():
-            return _arrow(content)
+            return _folder(name, content)
         if suffix not in _KINDS:
             raise DataError(f"table {name} is none of the kinds that can be read: {', '.join(_KINDS)}.")
         return _KINDS[suffix](content)
+    except _BadLine as error:
+        raise DataError(f"table {name} cannot be read: {error}. Correct that line.") from error
     # ValueError: what is not JSON, and what pyarrow says of damaged files.
     except (OSError, ValueError, csv.Error) as error:
         reason = (str(error) or type(error).__name__).partition("\n")[0].rstrip(".")
@@ -96,6 +98,22 @@ class _Cells(Sequence[object]):
             yield within({self._head: cell}, self._path)
 
 
+class _BadLine(ValueError):
+    """One line of a table is wrong, and the path of the table is right."""
+
+    def __init__(self, number: int, what: str) -> None:
+        super().__init__(f"line {number} {what}")
+        self.number = number
+
+
+def _folder(name: str, path: Path) -> Table:
+    """A table in several Parquet files."""
+    found = _arrow(path)
+    if not found.columns:
+        raise DataError(f"table {name} is a folder without Parquet files; name the table itself in path.")
+    return found
+
+
 def _arrow(content: Path | bytes) -> Table:
     import pyarrow as pa
     import pyarrow.dataset as arrow
@@ -107,7 +125,18 @@ def _arrow(content: Path | bytes) -> Table:
 
 
 def _json_lines(content: Path | bytes) -> Table:
-    return Rows([row for row in map(json.loads, _lines(content)) if isinstance(row, dict)])
+    lines = enumerate(decode_text(_bytes(content)).split("\n"), 1)
+    return Rows([_object(number, line) for number, line in lines if line.strip()])
+
+
+def _object(number: int, line: str) -> Mapping[str, object]:
+    try:
+        found = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise _BadLine(number, f"is not JSON ({error.msg.lower()} at character {error.pos + 1})") from error
+    if not isinstance(found, dict):
+        raise _BadLine(number, "is no JSON object with names and values")
+    return found
 
 
 def _json(content: Path | bytes) -> Table:
@@ -115,8 +144,13 @@ def _json(content: Path | bytes) -> Table:
     text = decode_text(_bytes(content))
     try:
         found = json.loads(text)
-    except ValueError:
-        return _json_lines(content)
+    except json.JSONDecodeError as error:
+        try:
+            return _json_lines(content)
+        except _BadLine as bad:
+            if bad.number > 1:  # the first line is an object of its own, so these are JSON lines
+                raise
+        raise _BadLine(error.lineno, f"is not JSON ({error.msg.lower()} at character {error.colno})") from error
     if isinstance(found, dict) and all(isinstance(value, (str, list, dict)) for value in found.values()):
         return Rows([_about(name, value) for name, value in found.items()])
     if isinstance(found, list) and all(isinstance(row, dict) for row in found):
@@ -142,14 +176,9 @@ def _csv(content: Path | bytes) -> Table:
     found = []
     for row in rows:
         if _TOO_MANY in row:
-            raise ValueError(f"line {rows.line_num} has more cells than the first line; quote texts with separators")
+            raise _BadLine(rows.line_num, "has more cells than the first line; quote texts with separators")
         found.append(row)
     return Rows(found)
-
-
-def _lines(content: Path | bytes) -> Iterator[str]:
-    """Every line that is not blank."""
-    return (line for line in decode_text(_bytes(content)).split("\n") if line.strip())
 
 
 def _bytes(content: Path | bytes) -> bytes:

@@ -157,6 +157,11 @@ class Validation(Section):
     )
     """The model that measures how well pictures fit their prompts."""
 
+    def measures(self, dataset: str) -> bool:
+        """Whether the loss on an eval data set of this id is measured at all."""
+        is_wanted = self.eval_dataset_id in (None, dataset) and not self.eval_loss_disable
+        return is_wanted and (self.eval_steps_interval is not None or self.eval_epoch_interval is not None)
+
     @field_validator("validation_prompt")
     @classmethod
     def _no_prompt(cls, value: str | None) -> str | None:

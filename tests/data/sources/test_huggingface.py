@@ -214,10 +214,17 @@ def test_bare_bytes_are_images_too(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("options", "told"),
     [
-        ({"image_column": "picture"}, "has no column 'picture'; its columns are image, caption, spare"),
+        (
+            {"image_column": "picture"},
+            "has no column 'picture' for image_column; its columns are image, caption, spare",
+        ),
         ({"image_column": "caption"}, r"holds no images in column 'caption'\. The columns with images are image\."),
-        ({"caption_column": "txt", "huggingface": {"width_column": "w"}}, "has no columns 'txt' and 'w'; its columns"),
-        ({"huggingface": {"filter_func": {"quality_thresholds": {"nice": 1}}}}, "has no column 'nice'"),
+        (
+            {"caption_column": "txt", "huggingface": {"width_column": "w"}},
+            "has no column 'w' for width_column and no column 'txt' for caption_column; its columns",
+        ),
+        ({"huggingface": {"description_column": "d"}}, "has no column 'd' for description_column; its columns"),
+        ({"huggingface": {"filter_func": {"quality_thresholds": {"nice": 1}}}}, "has no column 'nice' for filter_func"),
         (
             {"huggingface": {"quality_column": "about", "filter_func": {"quality_thresholds": {"nice": 1}}}},
             "has no column 'about.nice'",

@@ -204,6 +204,19 @@ def test_a_shard_without_an_end_mark_is_whole(tmp_path: Path) -> None:
     assert [item.problem for item in listed(tmp_path).values()] == [""]
 
 
+def test_a_shard_that_may_be_cut_off_between_two_files_is_told_in_every_run(tmp_path: Path) -> None:
+    whole = shard({"a.jpg": picture(1), "b.jpg": picture(2)}, tarfile.USTAR_FORMAT)
+    (tmp_path / "shards").mkdir()
+    (tmp_path / "shards" / "cut.tar").write_bytes(whole[: 512 + -(-len(picture(1)) // 512) * 512])
+    (tmp_path / "shards" / "whole.tar").write_bytes(whole)
+    for _ in range(2):
+        recorded, source = Recorded(), opened(tmp_path / "shards", tmp_path / "cache")
+        assert [item.key for item in source.items()] == ["cut/a.jpg", "whole/a.jpg", "whole/b.jpg"]
+        source.tell(recorded)
+        (told,) = recorded.texts()
+        assert told.startswith("data set 'w': 1 shard has no end mark and may be cut off between two files: cut.tar.")
+
+
 def test_a_compressed_shard_is_named(tmp_path: Path) -> None:
     (tmp_path / "a.tar.gz").write_bytes(b"\x1f\x8b")
     assert "unpack it" in listed(tmp_path)["a.tar.gz"].problem

@@ -254,7 +254,11 @@ def test_a_table_without_usual_columns_asks_for_them(tmp_path: Path) -> None:
     [
         ("t.parquet", b"PAR1 and nothing", "cannot be read"),
         ("t.jsonl", b'{"id": 1}\n{', "cannot be read"),
+        ("t.jsonl", b'{"id": 1}\n\n{', r"line 3 is not JSON \(.*\)\. Correct that line\.$"),
+        ("t.jsonl", b'{"id": 1}\n"a"\n', r"line 2 is no JSON object with names and values\. Correct that line\.$"),
         ("t.json", b"[1, 2]\n{", "cannot be read"),
+        ("t.json", b'[{"id": 1},\n{"id": }]', r"line 2 is not JSON \(.* at character 8\)\. Correct that line\.$"),
+        ("t.json", b'{"id": 1}\n{"id": }', r"line 2 is not JSON \(.* at character 8\)\. Correct that line\.$"),
         ("t.json", b"[1, 2]", "neither a list of objects"),
         ("t.csv", b"id,caption\na,b,c\n", "line 2 has more cells"),
         ("t.xlsx", b"PK", "is none of the kinds that can be read: .parquet"),
@@ -265,6 +269,12 @@ def test_a_table_that_cannot_be_read_is_named(tmp_path: Path, name: str, content
     with pytest.raises(DataError, match=told) as error:
         list(joined(Listed("a.jpg"), tmp_path / name).items())
     assert str(tmp_path / name) in str(error.value)
+
+
+def test_a_folder_that_is_no_table_is_told(tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    with pytest.raises(DataError, match=r"is a folder without Parquet files; name the table itself in path\.$"):
+        list(joined(Listed("a.jpg"), tmp_path / "t").items())
 
 
 def test_a_table_may_stand_beside_the_images(tmp_path: Path) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -20,12 +20,32 @@ class Columns:
     """The only column with images unless given."""
     captions: tuple[str, ...] = ()
     """What all of them say are alternatives."""
-    fallbacks: tuple[str, ...] = ()
-    """Asked in turn for rows without a caption."""
+    fallback: str | None = None
+    """Asked for rows without a caption."""
+    description: str | None = None
+    """Asked for rows that have no caption otherwise."""
     width: str | None = None
     height: str | None = None
     others: tuple[str, ...] = ()
     """What a filter looks at."""
+
+    @property
+    def fallbacks(self) -> tuple[str, ...]:
+        """What is asked in turn for rows without a caption."""
+        return tuple(name for name in (self.fallback, self.description) if name)
+
+    def named(self) -> Iterator[tuple[str, str]]:
+        """Every column that was named, with the option that names it."""
+        single = {
+            "image_column": self.image,
+            "fallback_caption_column": self.fallback,
+            "description_column": self.description,
+            "width_column": self.width,
+            "height_column": self.height,
+        }
+        yield from ((option, path) for option, path in single.items() if path)
+        yield from (("caption_column", path) for path in self.captions)
+        yield from (("filter_func", path) for path in self.others)
 
     @property
     def texts(self) -> tuple[str, ...]:
@@ -38,9 +58,9 @@ def settled(columns: Columns, dataset: Dataset, address: Address) -> Columns:
     """The same with the columns that nobody named; one DataError tells of every name that is wrong."""
     features = dataset.features
     known = set(_paths(features))
-    wrong = [path for path in (columns.image, *columns.texts) if path and path not in known]
+    wrong = [f"column '{path}' for {option}" for option, path in columns.named() if path not in known]
     if wrong:
-        raise address.error(f"has no {_named(wrong)}; its columns are {', '.join(features)}.")
+        raise address.error(f"has no {' and no '.join(wrong)}; its columns are {', '.join(features)}.")
     image = columns.image or _only_image(features, address)
     if not _holds_images(features, image):
         raise address.error(f"holds no images in column '{image}'. {_images_of(features)}")
@@ -86,11 +106,6 @@ def _images_of(features: Features) -> str:
     if found:
         return f"The columns with images are {', '.join(found)}."
     return f"It has none with images; its columns are {', '.join(features)}. For addresses of images, use type csv."
-
-
-def _named(columns: Iterable[str]) -> str:
-    names = [f"'{name}'" for name in columns]
-    return f"column {names[0]}" if len(names) == 1 else f"columns {' and '.join(names)}"
 
 
 _USUAL_IMAGES = ("image", "jpg", "png", "webp")

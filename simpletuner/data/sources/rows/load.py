@@ -47,7 +47,7 @@ def load(address: Address) -> Dataset:
     """All rows of one split, ready on this machine; a DataError says what is wrong with the address."""
     _refuse_without_library(address)
     with _failures_told(address), _quiet():
-        if _is_saved(address.path):
+        if is_saved(address.path):
             return _from_disk(address)
         return _from_files(address) if address.path.is_file() else _from_folder_or_hub(address)
 
@@ -58,7 +58,8 @@ def _refuse_without_library(address: Address) -> None:
         raise address.error("needs the library datasets. Install it: pip install 'simpletuner[hub]'")
 
 
-def _is_saved(path: Path) -> bool:
+def is_saved(path: Path) -> bool:
+    """Whether a folder is one that `save_to_disk` wrote."""
     return any((path / name).is_file() for name in ("state.json", "dataset_dict.json"))
 
 

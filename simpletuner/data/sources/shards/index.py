@@ -41,6 +41,8 @@ class Index(NamedTuple):
     pictures: Sequence[Picture]
     problem: str
     """What is wrong with the shard; the pictures are those in front of the damage."""
+    is_ended: bool = True
+    """Whether a mark says that the shard ends here; without one, it may have been cut off between two files."""
 
 
 Files = dict[str, dict[str, Any]]
@@ -56,19 +58,20 @@ def make(place: Place, shard: Shard, *, ready: bytes | None, caption_keys: Seque
         ready: The index that somebody else made.
         caption_keys: Which keys of the .json files in the shard are captions; the usual ones unless given.
     """
-    files, problem = _checked(ready, shard), ""
+    files, problem, is_ended = _checked(ready, shard), "", True
     if files is None:
-        files, problem = _walked(place, shard)
+        files, problem, is_ended = _walked(place, shard)
     _read_captions(files, place, shard)
     pictures = {name: _kept(entry, caption_keys) for name, entry in files.items() if _suffix(name) in _PICTURES}
-    kept = {"filesize": shard.size, "problem": problem, "files": pictures}
+    kept = {"filesize": shard.size, "problem": problem, "ended": is_ended, "files": pictures}
     return json.dumps(kept, ensure_ascii=False, separators=(",", ":")).encode(errors="surrogatepass")
 
 
 def read(data: bytes) -> Index:
     """The images that `make` listed."""
     whole = json.loads(data)
-    return Index([_picture(name, entry) for name, entry in whole["files"].items()], whole["problem"])
+    pictures = [_picture(name, entry) for name, entry in whole["files"].items()]
+    return Index(pictures, whole["problem"], whole.get("ended", True))
 
 
 def _picture(name: str, entry: Mapping[str, Any]) -> Picture:
@@ -115,22 +118,22 @@ def _entry(given: object) -> dict[str, Any]:
     return {key: value for key, value in {**entry, **numbers, **captions}.items() if value not in (None, "")}
 
 
-def _walked(place: Place, shard: Shard) -> tuple[Files, str]:
-    """The files that the headers of a tar file name, and what is wrong with the tar file."""
+def _walked(place: Place, shard: Shard) -> tuple[Files, str, bool]:
+    """The files that the headers of a tar file name, what is wrong with the tar file, and whether a mark ends it."""
     if shard.name.lower().endswith(COMPRESSED):
-        return {}, "a compressed shard cannot be read by range; unpack it to a .tar file"
+        return {}, "a compressed shard cannot be read by range; unpack it to a .tar file", True
     files: Files = {}
     raw = RangedFile(lambda start, length: place.fetch(shard, start, min(length, place.piece)), b"", shard.size)
     with _Careful(raw) as file:
         try:
             for name, entry in _members(file):
                 if entry["offset"] + entry["length"] > shard.size:
-                    return files, _damage(entry["offset"], files)
+                    return files, _damage(entry["offset"], files), True
                 files[name] = entry
         # RecursionError: the library reads headers that are about headers by calling itself.
         except (tarfile.TarError, ValueError, OSError, RecursionError) as error:
-            return files, f"{_damage(file.tell(), files)} ({error})"
-    return files, ""
+            return files, f"{_damage(file.tell(), files)} ({error})", True
+        return files, "", _has_end(file, shard)
 
 
 def _members(file: BinaryIO) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -145,6 +148,12 @@ def _members(file: BinaryIO) -> Iterator[tuple[str, dict[str, Any]]]:
         file.seek(tar.offset)
         if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
             raise tarfile.ReadError("a header is damaged")
+
+
+def _has_end(file: BinaryIO, shard: Shard) -> bool:
+    """Whether the last block of a tar file is a mark of its end: a block of zeros."""
+    file.seek(max(shard.size - shard.size % tarfile.BLOCKSIZE - tarfile.BLOCKSIZE, 0))
+    return not file.read(tarfile.BLOCKSIZE).strip(b"\0")
 
 
 class _Careful(io.BufferedReader):

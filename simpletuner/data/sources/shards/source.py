@@ -17,7 +17,7 @@ from simpletuner.data.sources.shards.index import Index, Picture, make, read
 from simpletuner.data.sources.shards.places import Place, Shard
 from simpletuner.data.tables.said import stamped
 from simpletuner.errors import DataError
-from simpletuner.progress import Advanced, Reporter, StageStarted
+from simpletuner.progress import Advanced, Notice, Reporter, StageStarted
 from simpletuner.storage.memory import MemoryStore
 from simpletuner.storage.ranged import open_ranged
 from simpletuner.storage.store import Store
@@ -73,6 +73,7 @@ class Shards:
         self._caption_keys = tuple(caption_keys)
         self._max_file_size = max_file_size
         self._at_once = at_once
+        self._endless: list[str] = []
 
     def prepare(self, reporter: Reporter) -> None:
         """Look through the shards that have no index yet."""
@@ -85,11 +86,23 @@ class Shards:
 
     def items(self) -> Iterator[Item]:
         """Every image of every shard, and the shards that are damaged."""
+        self._endless = []
         for shard, index in self._indexes():
+            if not index.is_ended:
+                self._endless.append(shard.name)
             for picture in index.pictures:
                 yield self._item(shard, picture)
             if index.problem:
                 yield Item(shard.name, stamped(shard.version, "damaged"), shard.size, problem=index.problem)
+
+    def tell(self, reporter: Reporter) -> None:
+        """Say which shards may have been cut off between two files."""
+        if not self._endless:
+            return
+        count, some = len(self._endless), ", ".join(self._endless[:_SHOWN])
+        told = f"{count} shards have no end mark" if count > 1 else "1 shard has no end mark"
+        text = f"{told} and may be cut off between two files: {some}{', ...' if count > _SHOWN else ''}"
+        reporter.report(Notice(f"data set '{self._id}': {text}. Compare its size with the original's"))
 
     def read(self, key: str) -> bytes:
         """The image file, which is all that is read of its shard."""
@@ -181,3 +194,6 @@ class Shards:
         ready = f"{self._ready.where('')} {self._ready.index_version(shard)}"
         told = [self._place.where(shard.name), ready, str(shard.size), shard.version, *self._caption_keys]
         return f"{PurePosixPath(shard.stem).name}-{xxhash.xxh3_64_hexdigest(chr(10).join(told).encode())}.json"
+
+
+_SHOWN = 3
