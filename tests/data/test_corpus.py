@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import tarfile
@@ -47,7 +48,7 @@ def fetched(*, may_download: bool) -> list[Path]:
 def _download() -> None:
     CACHE.mkdir(parents=True, exist_ok=True)
     wanted = [PILLOW.replace("-", "=="), "--dest", str(CACHE)]
-    command = [sys.executable, "-m", "pip", "download", "--no-binary", ":all:", "--no-deps", "--quiet", *wanted]
+    command = [sys.executable, "-m", "pip", "download", "--no-binary", "pillow", "--no-deps", "--quiet", *wanted]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     if done.returncode:
         pytest.skip(f"the source package of Pillow cannot be fetched: {done.stderr.strip()[-200:]}")
@@ -97,7 +98,7 @@ def test_a_sample_of_odd_images_is_used_or_left_out_with_a_reason() -> None:
 @pytest.mark.slow
 @pytest.mark.timeout(400)
 def test_every_odd_image_is_used_or_left_out_with_a_reason() -> None:
-    found, megabytes = outcomes(fetched(may_download=True))
+    found, megabytes = outcomes(fetched(may_download=not os.environ.get("CI")))
     assert len(found) > FULL
     check(found, megabytes)
     assert sum(outcome == corpus.USED for outcome in found.values()) > 0.65 * len(found)
