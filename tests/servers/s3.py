@@ -136,6 +136,8 @@ def _command(folder: Path, port: int) -> list[str]:
         **{"dir": folder, "ip": "127.0.0.1", "ip.bind": "127.0.0.1", "master.telemetry": "false"},
         **{**ports, "admin.port": port + 4, "s3.port.iceberg": 0, "s3.port.lance": 0},
         **{"admin.ui": "false", "webdav": "false", "volume.preStopSeconds": 0},
+        # Each bucket takes seven; how many there may be would else depend on the free space of the disk.
+        **{"volume.max": 100_000},
         **{"s3.config": folder / "s3.json", "s3.autoCreateBucket": "false"},
     }
     return [str(weed()), f"-logdir={folder}", "mini", *(f"-{name}={value}" for name, value in options.items())]
