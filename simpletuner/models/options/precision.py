@@ -8,7 +8,7 @@ from typing import Annotated, Any
 from simpletuner.models.precision import PRECISIONS
 from simpletuner.schema import NoEffect, NotYet, Section, TextList, words
 
-_NO_SDNQ = NotYet("use base_model_precision int8-quanto or nf4-bnb")
+_NO_SDNQ = NotYet("use base_model_precision int8-quanto, int4-quanto or int2-quanto")
 _ONLY_TWO = NoEffect("FLUX has two text encoders")
 
 
@@ -26,12 +26,11 @@ DTYPES = words(
 QUANTIZE_VIA = words(
     "place to quantise",
     {
-        "cpu": "Weights are packed in main memory and then moved to the card.",
-        "accelerator": "Accepted; weights are packed in main memory, which needs less of the card.",
-        "pipeline": "Accepted; weights are packed in main memory, which needs less of the card.",
+        "cpu": "The processor packs the weights, in main memory.",
+        "accelerator": "The card packs the weights, a layer at a time, so that it needs room for one layer only.",
+        "pipeline": "As accelerator; layers are packed while they are loaded, whatever is set here.",
     },
 )
-_PACKED_IN_MAIN_MEMORY = "weights are always packed in main memory before they move to the card"
 
 
 class Precision(Section):
@@ -53,12 +52,12 @@ class Precision(Section):
         str, DTYPES, NoEffect("what is not packed has the precision of mixed_precision")
     ] = "bf16"
     """The precision of those weights that are not packed."""
-    quantize_via: Annotated[str, QUANTIZE_VIA, NoEffect(_PACKED_IN_MAIN_MEMORY)] = "cpu"
-    """Where weights are packed before they are used."""
+    quantize_via: Annotated[str, QUANTIZE_VIA] = "accelerator"
+    """Where weights are packed before they are used; without a card, the processor does it."""
     quantization_config: Annotated[Mapping[str, Any] | str | None, NotYet("use base_model_precision")] = None
     """How weights are packed, in the words of diffusers' own settings."""
-    quantize_activations: Annotated[bool, NotYet("leave it out: only weights are packed")] = False
-    """Packs what flows between layers too."""
+    quantize_activations: bool = False
+    """Packs what flows between the layers of the transformer too, for speed: makes int8-quanto int8-matmul."""
     vae_dtype: Annotated[str, DTYPES] = "bf16"
     """The precision of the image encoder."""
     disable_tf32: Annotated[bool, NoEffect("float32 arithmetic is never shortened to TF32")] = False
