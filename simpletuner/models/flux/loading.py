@@ -1,0 +1,180 @@
+"""The parts of FLUX.1 from a Hub id, a folder or a single file: checked first, and then read piece by piece."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from simpletuner.models import kept as kept_networks
+from simpletuner.models.flux.single_file import autoencoder, bundled, encoders, transformer
+from simpletuner.models.flux.single_file.parts import scaled
+from simpletuner.models.sources import is_file, loading, part_folder
+from simpletuner.models.streaming import Pieces, check, fill
+from simpletuner.models.weight_files import folder_contents
+
+if TYPE_CHECKING:
+    import torch
+    from diffusers import AutoencoderKL, FluxTransformer2DModel
+    from torch import nn
+    from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
+
+    from simpletuner.models.family import Compute, Weights
+    from simpletuner.models.kept import Kept
+    from simpletuner.models.streaming import Pack
+
+    Found = tuple[Mapping[str, Any], Pieces]
+
+
+def load_transformer(
+    weights: Weights, compute: Compute, pack: Pack | None = None, kept: Kept | None = None
+) -> FluxTransformer2DModel:
+    """The frozen transformer, on the CPU; each block is packed as soon as it is complete.
+
+    Args:
+        weights: Where it comes from.
+        compute: The precision of what is not packed.
+        pack: Changes one block in place; nothing is packed without it.
+        kept: Where the packed transformer is kept; it is read from there if it is there already.
+
+    Raises:
+        ModelError: The weights are not there, not whole, or not those of a FLUX.1.
+    """
+    with loading("The transformer", weights.transformer):
+        config, found = transformer_pieces(weights)
+        return kept_networks.load(
+            partial(_transformer, config), block_names, found, compute.dtype, pack=pack, kept=kept
+        )
+
+
+def _transformer(config: Mapping[str, Any]) -> FluxTransformer2DModel:
+    """A transformer without weights."""
+    from diffusers import FluxTransformer2DModel
+
+    with _empty():
+        module: FluxTransformer2DModel = FluxTransformer2DModel.from_config(dict(config))
+    return module.eval()
+
+
+def transformer_pieces(weights: Weights) -> Found:
+    """The config of the transformer and where its weights are; of a single file, both from what it holds."""
+    if is_file(weights.transformer):
+        path = Path(weights.transformer).expanduser()
+        found = transformer.pieces(path)
+        return transformer.shape(found, path), found
+    return _in_folder(weights.transformer, weights.transformer_subfolder, weights)
+
+
+def block_names(module: FluxTransformer2DModel) -> Sequence[str]:
+    """The blocks in the order in which they run."""
+    double = [f"transformer_blocks.{number}" for number in range(len(module.transformer_blocks))]
+    return [
+        *double,
+        *(f"single_transformer_blocks.{number}" for number in range(len(module.single_transformer_blocks))),
+    ]
+
+
+def load_autoencoder(weights: Weights, compute: Compute) -> AutoencoderKL:
+    """The frozen autoencoder, on the CPU.
+
+    Raises:
+        ModelError: The weights are not there, not whole, or not those of FLUX.1's.
+    """
+    from diffusers import AutoencoderKL
+
+    with loading("The autoencoder", weights.vae):
+        if is_file(weights.vae):
+            path = Path(weights.vae).expanduser()
+            found: Pieces = autoencoder.pieces(path)
+            config: Mapping[str, Any] = autoencoder.shape(found, path)
+        else:
+            config, found = _in_folder(weights.vae, "vae", weights)
+        with _empty():
+            module: AutoencoderKL = AutoencoderKL.from_config(dict(config))
+        check(module, found)
+        fill(module, found, compute.dtype)
+    return module.eval()
+
+
+def load_clip(source: str, weights: Weights, dtype: torch.dtype, pack: Pack | None = None) -> CLIPTextModel:
+    """CLIP's text encoder, frozen and on the CPU; `weights` says which revision and variant of a repository."""
+    from transformers import CLIPTextConfig, CLIPTextModel
+
+    if is_file(source):
+        path = Path(source).expanduser()
+        found = encoders.clip_pieces(path)
+        config: Mapping[str, Any] = encoders.clip_shape(found, path)
+    else:
+        config, pieces = _in_folder(source, "text_encoder", weights)
+        found = encoders.clip_names(pieces)
+    with _empty():
+        module = CLIPTextModel(CLIPTextConfig.from_dict(dict(config)))
+    # Some versions of transformers have one level of names more.
+    level = "text_model." if any(name.startswith("text_model.") for name, _ in module.named_parameters()) else ""
+    named = {level + name: piece for name, piece in found.items()}
+    check(module, named)
+    fill(module, named, dtype, blocks=_layers(module, f"{level}encoder.layers"), pack=pack)
+    return module.eval()
+
+
+def load_t5(source: str, weights: Weights, dtype: torch.dtype, pack: Pack | None = None) -> T5EncoderModel:
+    """T5's encoder, frozen and on the CPU; `weights` says which revision and variant of a repository."""
+    from transformers import T5Config, T5EncoderModel
+
+    if is_file(source):
+        path = Path(source).expanduser()
+        found = encoders.t5_pieces(path)
+        config: Mapping[str, Any] = encoders.t5_shape(found, path)
+    else:
+        config, pieces = _in_folder(source, "text_encoder_2", weights)
+        found = encoders.t5_names(pieces)
+    with _empty():
+        module = T5EncoderModel(T5Config.from_dict(dict(config)))
+    # One table of embeddings under both of its names.
+    module.set_input_embeddings(module.shared)
+    check(module, found)
+    fill(module, found, dtype, blocks=_layers(module, "encoder.block"), pack=pack)
+    return module.eval()
+
+
+def load_tokenizers(
+    source: str, revision: str | None, *, only_local: bool = False
+) -> tuple[CLIPTokenizer, T5Tokenizer]:
+    """The tokenizers of CLIP and T5; single files have none, so those that come along are used for them."""
+    from transformers import AutoTokenizer
+
+    if is_file(source):
+        return bundled.tokenizers()
+    clip, t5 = (
+        AutoTokenizer.from_pretrained(source, subfolder=folder, revision=revision, local_files_only=only_local)
+        for folder in ("tokenizer", "tokenizer_2")
+    )
+    return clip, t5
+
+
+def scheduler_source(weights: Weights) -> str:
+    """Where the folder ``scheduler`` is; for a single file it comes along, and depends on whether it takes guidance."""
+    if not is_file(weights.base):
+        return weights.base
+    config, _ = transformer_pieces(weights)
+    return str(bundled.scheduler_folder(takes_guidance=bool(config["guidance_embeds"])))
+
+
+def _in_folder(source: str, subfolder: str, weights: Weights) -> Found:
+    folder = part_folder(source, subfolder, revision=weights.revision, variant=weights.variant)
+    found = scaled(folder_contents(folder, weights.variant))
+    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
+    return config, found
+
+
+def _layers(module: nn.Module, name: str) -> Sequence[str]:
+    return [f"{name}.{number}" for number, _ in module.get_submodule(name).named_children()]
+
+
+def _empty() -> Any:
+    """A moment in which networks are built without weights; what is not a weight is computed as usual."""
+    from accelerate import init_empty_weights
+
+    return init_empty_weights(include_buffers=False)
