@@ -7,6 +7,7 @@ values. One set of tokens serves the whole micro-batch, because the rotary table
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,8 +19,8 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-# The order in which gradient checkpointing passes them; without it they come by name.
-BLOCK_ARGUMENTS = ("hidden_states", "encoder_hidden_states", "temb", "image_rotary_emb", "joint_attention_kwargs")
+PATCH = 2
+"""A token is a square of latents with this edge."""
 
 
 @dataclass(frozen=True)
@@ -36,14 +37,42 @@ class Route:
         return range(self.start % count, self.end % count + 1)
 
 
+@dataclass(frozen=True)
+class Crossing:
+    """The tokens of one micro-batch on one route."""
+
+    image: Tensor
+    """All of them, as they came to the route."""
+    kept: Tensor
+    """The numbers of those that go through the blocks."""
+    text_length: int
+
+    @property
+    def count(self) -> int:
+        """How many tokens there are besides those of the text."""
+        return int(self.image.shape[1])
+
+    @property
+    def rows(self) -> Tensor:
+        """The numbers of all text tokens and of the kept ones, in the order text, image."""
+        import torch
+
+        text = torch.arange(self.text_length, device=self.kept.device)
+        return torch.cat([text, self.kept + self.text_length])
+
+
 class TokenRouter:
     """Routes tokens around ranges of blocks; idle outside `step`, so that validation sees every token."""
 
     def __init__(self, blocks: Sequence[nn.Module], routes: Sequence[Route]) -> None:
         self._generator: torch.Generator | None = None
+        self._needed: Tensor | None = None
+        self._text_length = 0
         self._kept: dict[Route, Tensor] = {}
-        self._aside: dict[Route, Tensor] = {}
+        self._crossings: dict[Route, Crossing] = {}
         _check(routes, len(blocks))
+        if routes:
+            blocks[0].register_forward_pre_hook(self._look_at_text, with_kwargs=True)
         for route in routes:
             span = route.span(len(blocks))
             for number in span:
@@ -51,53 +80,115 @@ class TokenRouter:
             blocks[span[-1]].register_forward_hook(self._exit(route))
 
     @contextmanager
-    def step(self, generator: Callable[[], torch.Generator]) -> Iterator[None]:
+    def step(self, generator: Callable[[], torch.Generator], mask: Tensor | None = None) -> Iterator[None]:
         """Route everything inside the ``with`` along the same tokens: forward, backward and a teacher's pass.
 
         Args:
             generator: Makes the generator from which the tokens are drawn.
+            mask: What matters of the latents, with shape (batch, 1, height, width): tokens of which more than half
+                matters in any sample of the batch never skip a block, even if then fewer skip them than asked for.
         """
         self._generator = generator()
+        self._needed = None if mask is None else _needed(mask)
+        if self._needed is not None and self._needed.all():
+            self._needed = None  # where everything matters, nothing matters more than the rest
         try:
             yield
         finally:
-            self._generator = None
+            self._generator = self._needed = None
             self._kept.clear()
-            self._aside.clear()
+            self._crossings.clear()
+
+    def _look_at_text(self, block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
+        self._text_length = _by_name(block, args, kwargs)["encoder_hidden_states"].shape[1]
 
     def _entry(self, route: Route, is_first: bool) -> Callable[..., Any]:
         def enter(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> Any:
             if self._generator is None:
                 return None
-            given = {**dict(zip(BLOCK_ARGUMENTS, args, strict=False)), **kwargs}
+            given = _by_name(block, args, kwargs)
             if is_first:
-                given["hidden_states"] = self._set_aside(route, given["hidden_states"])
-            text_length = given["encoder_hidden_states"].shape[1]
-            given["image_rotary_emb"] = _rows(given["image_rotary_emb"], self._kept[route], text_length)
-            return (), given
+                given["hidden_states"] = self._set_aside(route, given)
+            return (), _shortened(given, self._crossings[route])
 
         return enter
 
     def _exit(self, route: Route) -> Callable[..., Any]:
-        def leave(block: nn.Module, args: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> Any:
+        def leave(block: nn.Module, args: tuple[Any, ...], output: Any) -> Any:
             if self._generator is None:
                 return None
-            text, image = output
-            return text, self._aside[route].index_copy(1, self._kept[route], image)
+            crossing = self._crossings[route]
+            if isinstance(output, tuple):
+                text, image = output
+                return text, crossing.image.index_copy(1, crossing.kept, image)
+            return _joined(output[:, : crossing.text_length], crossing, output[:, crossing.text_length :])
 
         return leave
 
-    def _set_aside(self, route: Route, image: Tensor) -> Tensor:
+    def _set_aside(self, route: Route, given: Mapping[str, Any]) -> Tensor:
+        """The tokens that go on; blocks without a text of their own have it in front of the image."""
+        import torch
+
+        tokens: Tensor = given["hidden_states"]
+        is_apart = "encoder_hidden_states" in given
+        image = tokens if is_apart else tokens[:, self._text_length :]
         if route not in self._kept:
             self._kept[route] = self._draw(image.shape[1], route.ratio).to(image.device)
-        self._aside[route] = image
-        return image[:, self._kept[route]]
+        kept = self._kept[route]
+        self._crossings[route] = Crossing(image, kept, self._text_length)
+        return image[:, kept] if is_apart else torch.cat([tokens[:, : self._text_length], image[:, kept]], dim=1)
 
     def _draw(self, count: int, ratio: float) -> Tensor:
         import torch
 
         order = torch.randperm(count, generator=self._generator)
-        return order[: count - round(count * ratio)].sort().values
+        budget = count - round(count * ratio)
+        if self._needed is not None:
+            # References behind the image are not masked: none of their tokens is needed more than another.
+            needed = torch.cat([self._needed, self._needed.new_zeros(count - len(self._needed))])
+            order = order[(~needed[order]).int().argsort(stable=True)]
+            budget = max(budget, int(needed.sum()))
+        return order[:budget].sort().values
+
+
+def _by_name(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> dict[str, Any]:
+    """All that a block is given, by name; checkpointing passes it by position."""
+    _, *names = inspect.signature(type(block).forward).parameters
+    return {**dict(zip(names, args, strict=False)), **kwargs}
+
+
+def _shortened(given: dict[str, Any], crossing: Crossing) -> dict[str, Any]:
+    """What else a block is given for each token, for the tokens that are left."""
+    full = crossing.text_length + crossing.count
+    rows = crossing.rows
+    cosine, sine = given["image_rotary_emb"]
+    changed = {**given, "image_rotary_emb": (cosine[rows], sine[rows])}
+    if given.get("attention_mask") is not None:
+        changed["attention_mask"] = _between(given["attention_mask"], rows, full)
+    more = given.get("joint_attention_kwargs") or {}
+    if more.get("attention_mask") is not None:
+        mask = _between(more["attention_mask"], rows, full)
+        changed["joint_attention_kwargs"] = {**more, "attention_mask": mask}
+    return changed
+
+
+def _between(mask: Tensor, rows: Tensor, full: int) -> Tensor:
+    """Which tokens see which, for the tokens that are left: the last axis, and the one before it unless it is one."""
+    seen = mask[..., rows] if mask.shape[-1] == full else mask
+    return seen[..., rows, :] if seen.ndim > 2 and seen.shape[-2] == full else seen
+
+
+def _joined(text: Tensor, crossing: Crossing, image: Tensor) -> Tensor:
+    import torch
+
+    return torch.cat([text, crossing.image.index_copy(1, crossing.kept, image)], dim=1)
+
+
+def _needed(mask: Tensor) -> Tensor:
+    """For each token of the image whether more than half of it matters in any sample."""
+    from torch.nn.functional import avg_pool2d
+
+    return (avg_pool2d(mask.float().cpu(), PATCH) > 0.5).any(dim=0).flatten()
 
 
 def _check(routes: Sequence[Route], count: int) -> None:
@@ -115,12 +206,3 @@ def _check(routes: Sequence[Route], count: int) -> None:
                 f"tread_config has two routes through block {min(taken & set(span))}; let them not overlap."
             )
         taken |= set(span)
-
-
-def _rows(tables: tuple[Tensor, Tensor], kept: Tensor, text_length: int) -> tuple[Tensor, Tensor]:
-    """The rotary rows of all text tokens and of the kept image tokens."""
-    import torch
-
-    rows = torch.cat([torch.arange(text_length, device=kept.device), kept + text_length])
-    cosine, sine = tables
-    return cosine[rows], sine[rows]

@@ -7,39 +7,35 @@ from typing import Annotated, Any
 
 from pydantic import Field
 
+from simpletuner.models.attention import ATTENTIONS
+from simpletuner.models.compiling import COMPILERS, EFFORTS
 from simpletuner.schema import NoEffect, NotYet, Section, TextList, belongs_to, words
 
-_NO_GROUP_OFFLOAD = NotYet("use gradient_checkpointing and base_model_precision int8-quanto or nf4-bnb to save memory")
-_NO_COMPILE = NotYet("leave it out: training runs without torch.compile")
-_NO_RAMTORCH = NotYet("use base_model_precision int8-quanto or nf4-bnb to save memory")
+__all__ = ["ATTENTIONS", "CHECKPOINTING", "GROUPS", "Memory"]
 
+_NO_ENCODERS = NotYet("leave it out: encoders are in memory only while they are used; text_encoder_2_precision helps")
 
-ATTENTIONS = words(
-    "attention mechanism",
+CHECKPOINTING = words(
+    "checkpointing backend",
     {
-        "diffusers": "The attention of PyTorch, which picks the fastest kernel of the card.",
-        "native": "Another name of diffusers.",
+        "torch": "PyTorch's own: what enters a block stays on the card.",
+        "unsloth": "What enters a block waits in main memory until the block is computed again: a little slower.",
     },
-    later=dict.fromkeys(
-        (
-            *(
-                "native-efficient",
-                "native-flash",
-                "native-math",
-                "native-npu",
-                "native-xla",
-                "cudnn",
-                "flex",
-                "xformers",
-            ),
-            *("sla", "sageattention", "sageattention-int8-fp16-triton", "sageattention-int8-fp16-cuda"),
-            *("sageattention-int8-fp8-cuda", "flash-attn", "flash-attn-hub", "flash-attn-2", "flash-attn-varlen-hub"),
-            *("flash-attn-3", "flash-attn-3-hub", "flash-attn-3-varlen", "flash-attn-3-varlen-hub", "flash-attn-4-hub"),
-            *("metal-flash-attention", "metal-flash-attention-int8", "metal-flash-attention-int4"),
-        ),
-        "use diffusers, which picks the fastest kernel that PyTorch has",
-    ),
+    later={"torch-ffn": "use torch", "unsloth-ffn": "use unsloth"},
 )
+GROUPS = words(
+    "group offload type",
+    {
+        "block_level": "Blocks of the network, several of them if group_offload_blocks_per_group says so.",
+        "leaf_level": "Each layer by itself: the least memory, and the slowest.",
+    },
+)
+SAGE_USES = words(
+    "use of SageAttention",
+    {"inference": "Only validation computes with it."},
+    later=dict.fromkeys(("training", "training+inference"), "use inference: no gradient goes through SageAttention"),
+)
+SWAP_PLACES = words("place of swapped blocks", {"cpu": "Main memory."})
 
 
 class Memory(Section):
@@ -48,22 +44,13 @@ class Memory(Section):
     gradient_checkpointing: bool = True
     """Computes blocks twice instead of keeping what they computed: much less memory, about a third slower."""
     gradient_checkpointing_interval: int | None = Field(default=None, ge=1)
-    """Saves memory on every n-th block only; 1 means every block, the only way that is served."""
-    gradient_checkpointing_segment_stride: Annotated[
-        int | None, NotYet("leave it out: every block is checkpointed")
-    ] = None
-    """Saves memory on the first few of each so many blocks."""
-    gradient_checkpointing_backend: Annotated[
-        str,
-        words(
-            "checkpointing backend",
-            {"torch": "PyTorch's own."},
-            later=dict.fromkeys(("unsloth", "torch-ffn", "unsloth-ffn"), "use torch"),
-        ),
-    ] = "torch"
-    """Which code computes blocks a second time."""
+    """Computes only every n-th block twice: the higher, the faster, and the more memory; every block if left out."""
+    gradient_checkpointing_segment_stride: int | None = Field(default=None, ge=1)
+    """Computes the first blocks of each so many twice, as many as gradient_checkpointing_interval says."""
+    gradient_checkpointing_backend: Annotated[str, CHECKPOINTING] = "torch"
+    """Where the little that is kept of a block waits until the block is computed again."""
     gradient_checkpointing_offload_attention: Annotated[
-        bool, NotYet("leave it out: gradient_checkpointing saves more")
+        bool, NotYet("use gradient_checkpointing_backend unsloth, which moves what enters a block")
     ] = False
     """Keeps what attention has computed in main memory until it is needed again."""
     gradient_checkpointing_offload_prefetch: Annotated[bool, belongs_to("gradient_checkpointing_offload_attention")] = (
@@ -78,45 +65,51 @@ class Memory(Section):
     """Moves encoders off the card while they are not used."""
     offload_during_save: Annotated[bool, NoEffect("only the adapter is saved, which is small")] = False
     """Moves the model off the card while saving."""
-    enable_group_offload: Annotated[bool, _NO_GROUP_OFFLOAD] = False
-    """Keeps groups of layers in main memory until they are needed."""
-    group_offload_type: Annotated[str, belongs_to("enable_group_offload")] = "block_level"
-    """Which layers make a group: those of a block, or each by itself."""
-    group_offload_blocks_per_group: Annotated[int, belongs_to("enable_group_offload")] = 1
+    blocks_to_swap: int = Field(default=0, ge=0)
+    """How many blocks wait in main memory, as sd-scripts counts: less memory, and a little slower. 0 to 35 for FLUX."""
+    double_blocks_to_swap: int | None = Field(default=None, ge=0)
+    """How many of the double blocks wait in main memory; half of blocks_to_swap unless given."""
+    single_blocks_to_swap: int | None = Field(default=None, ge=0)
+    """How many of the single blocks wait in main memory; the rest of blocks_to_swap, two for one, unless given."""
+    enable_group_offload: bool = False
+    """Keeps all blocks in main memory until they are needed: the least memory on the card, and the slowest."""
+    group_offload_type: Annotated[str, GROUPS] = "block_level"
+    """Which layers make a group that is moved at once."""
+    group_offload_blocks_per_group: int = Field(default=1, ge=1)
     """How many blocks make a group that is moved at once."""
-    group_offload_use_stream: Annotated[bool, belongs_to("enable_group_offload")] = False
-    """Fetches the next group while the card still computes."""
-    group_offload_to_disk_path: Annotated[str, belongs_to("enable_group_offload")] = ""
+    group_offload_use_stream: bool = False
+    """Fetches the next group while the card still computes: faster, and memory for two groups."""
+    group_offload_to_disk_path: str = ""
     """The folder for groups that are kept on disk instead of in main memory."""
-    group_offload_text_encoder: Annotated[bool, _NO_GROUP_OFFLOAD] = False
+    group_offload_text_encoder: Annotated[bool, _NO_ENCODERS] = False
     """Keeps groups of the text encoders' layers in main memory too."""
-    group_offload_vae: Annotated[bool, _NO_GROUP_OFFLOAD] = False
+    group_offload_vae: Annotated[bool, NotYet("use vae_enable_tiling and vae_enable_slicing")] = False
     """Keeps groups of the image encoder's layers in main memory too."""
-    ramtorch: Annotated[bool, _NO_RAMTORCH] = False
-    """Keeps weights in main memory and fetches each layer when it is needed."""
-    ramtorch_target_modules: Annotated[TextList | None, belongs_to("ramtorch")] = None
-    """Names of the layers whose weights stay in main memory."""
-    ramtorch_transformer_percent: Annotated[int, belongs_to("ramtorch")] = 100
+    ramtorch: bool = False
+    """Keeps the weights of each layer in main memory and fetches them when the layer computes."""
+    ramtorch_target_modules: TextList | None = None
+    """Names of the layers whose weights stay in main memory; all layers of the blocks unless given."""
+    ramtorch_transformer_percent: int = Field(default=100, ge=0, le=100)
     """The share of the transformer's layers whose weights stay in main memory, in percent."""
-    ramtorch_text_encoder: Annotated[bool, _NO_RAMTORCH] = False
+    ramtorch_text_encoder: Annotated[bool, _NO_ENCODERS] = False
     """Keeps the weights of the text encoders in main memory."""
-    ramtorch_text_encoder_percent: Annotated[int, belongs_to("ramtorch")] = 100
+    ramtorch_text_encoder_percent: Annotated[int, belongs_to("ramtorch_text_encoder")] = 100
     """The share of the text encoders' layers whose weights stay in main memory, in percent."""
-    ramtorch_vae: Annotated[bool, _NO_RAMTORCH] = False
+    ramtorch_vae: Annotated[bool, NotYet("use vae_enable_tiling and vae_enable_slicing")] = False
     """Keeps the weights of the image encoder in main memory."""
-    ramtorch_controlnet: Annotated[bool, _NO_RAMTORCH] = False
+    ramtorch_controlnet: Annotated[bool, NotYet("leave it out: a ControlNet that is trained stays on the card")] = False
     """Keeps the weights of the ControlNet in main memory."""
-    ramtorch_disable_sync_hooks: Annotated[bool, belongs_to("ramtorch")] = False
+    ramtorch_disable_sync_hooks: Annotated[bool, NoEffect("the card waits for weights by itself")] = False
     """Leaves out waiting for weights that are still on their way."""
-    ramtorch_disable_extensions: Annotated[bool, belongs_to("ramtorch")] = True
+    ramtorch_disable_extensions: Annotated[bool, NoEffect("only layers with large weights are moved")] = True
     """Keeps only linear layers in main memory."""
-    musubi_blocks_to_swap: Annotated[int, _NO_GROUP_OFFLOAD] = 0
+    musubi_blocks_to_swap: int = Field(default=0, ge=0)
     """How many of the last blocks stay in main memory until they are needed."""
-    musubi_block_swap_device: Annotated[str, belongs_to("musubi_blocks_to_swap")] = "cpu"
+    musubi_block_swap_device: Annotated[str, SWAP_PLACES] = "cpu"
     """The place where swapped blocks stay."""
     attention_mechanism: Annotated[str, ATTENTIONS] = "diffusers"
     """Which code computes attention."""
-    sageattention_usage: Annotated[str, belongs_to("attention_mechanism sageattention")] = "inference"
+    sageattention_usage: Annotated[str, SAGE_USES] = "inference"
     """Whether SageAttention computes in training, in validation or in both."""
     sla_config: Annotated[Mapping[str, Any] | str | None, NotYet("use attention_mechanism diffusers")] = None
     """How sparse attention leaves parts out."""
@@ -128,15 +121,15 @@ class Memory(Section):
     """Keeps the image encoder in memory during training."""
     accelerator_cache_clear_interval: Annotated[int | None, NotYet("leave it out: memory is reused as it is")] = None
     """Gives unused memory back to the card every so many steps."""
-    dynamo_backend: Annotated[str, _NO_COMPILE] = "no"
-    """Compiles the model before training, which makes steps faster and the start slower."""
-    dynamo_mode: Annotated[str, belongs_to("dynamo_backend")] = ""
+    dynamo_backend: Annotated[str, COMPILERS] = "no"
+    """Compiles the blocks before training, which makes steps faster and the start slower."""
+    dynamo_mode: Annotated[str | None, EFFORTS] = None
     """How hard the compiler tries."""
-    dynamo_fullgraph: Annotated[bool, belongs_to("dynamo_backend")] = False
-    """Compiles the model as one piece or not at all."""
-    dynamo_dynamic: Annotated[bool, belongs_to("dynamo_backend")] = False
-    """Compiles the model for images of changing sizes."""
-    dynamo_use_regional_compilation: Annotated[bool, _NO_COMPILE] = False
+    dynamo_fullgraph: bool = False
+    """Compiles each block as one piece or not at all."""
+    dynamo_dynamic: bool = False
+    """Compiles for images of changing sizes from the start; otherwise the compiler finds out."""
+    dynamo_use_regional_compilation: Annotated[bool, NoEffect("it is always only the blocks that are compiled")] = False
     """Compiles only what repeats, the blocks."""
     fully_unload_text_encoder: Annotated[bool, NoEffect("encoders are in memory only while they are used")] = False
     """Removes text encoders from memory after caching."""

@@ -1,0 +1,70 @@
+"""Whole runs: options that trade memory and time give the adapter of a run without them."""
+
+import house
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from simpletuner.errors import ConfigError
+
+EXACT = [
+    {"gradient_checkpointing": True},
+    {
+        "gradient_checkpointing": True,
+        "gradient_checkpointing_backend": "unsloth",
+        "gradient_checkpointing_interval": 2,
+    },
+    {"single_blocks_to_swap": 2},
+    {"musubi_blocks_to_swap": 3, "gradient_checkpointing": True},
+    {"enable_group_offload": True, "group_offload_type": "leaf_level"},
+    {"ramtorch": True, "ramtorch_transformer_percent": 50},
+]
+NEAR = [{"attention_mechanism": "native-math"}, {"fuse_qkv_projections": True}]
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory):
+    model = house.model_folder(tmp_path_factory.mktemp("model"))
+    pictures = house.draw_pictures(tmp_path_factory.mktemp("pictures"), 4)
+
+    def adapter(**options):
+        folder = tmp_path_factory.mktemp("run")
+        house.run(house.write_run(folder, [house.data_set("a", pictures)], **options), model)
+        return load_file(folder / "output" / "pytorch_lora_weights.safetensors")
+
+    return adapter
+
+
+@pytest.fixture(scope="module")
+def plain(train):
+    return train()
+
+
+@pytest.mark.parametrize("options", EXACT, ids=str)
+def test_memory_options_give_the_same_adapter_to_the_last_bit(train, plain, options):
+    for name, tensor in train(**options).items():
+        assert torch.equal(tensor, plain[name]), name
+
+
+@pytest.mark.parametrize("options", NEAR, ids=str)
+def test_other_arithmetic_gives_nearly_the_same_adapter(train, plain, options):
+    for name, tensor in train(**options).items():
+        torch.testing.assert_close(tensor, plain[name], rtol=1e-2, atol=3e-4)
+
+
+def test_updates_in_the_backward_pass_give_the_same_adapter(train):
+    options = {"grad_clip_method": "value", "max_grad_norm": 0.01}
+    apart, fused = train(**options), train(**options, fused_backward_pass=True)
+    assert all(torch.equal(tensor, fused[name]) for name, tensor in apart.items())
+
+
+def test_updates_in_the_backward_pass_are_refused_with_what_needs_all_gradients_at_once(tmp_path):
+    path = house.write_run(tmp_path, [], fused_backward_pass=True, gradient_accumulation_steps=2)
+    with pytest.raises(ConfigError) as told:
+        house.resolved(path, tmp_path)
+    found = [str(one) for one in told.value.problems if one.where == "fused_backward_pass"]
+    assert found == [
+        "fused_backward_pass: needs gradient_accumulation_steps 1; set that, or leave it out",
+        "fused_backward_pass: cannot know the norm of all gradients; set grad_clip_method to value, or max_grad_norm "
+        "to 0",
+    ]
