@@ -24,6 +24,7 @@ def names() -> list[str]:
         ("context+ffs", 114, 0, 0),
         ("all+ffs", 228, 190, 1),
         ("ai-toolkit", 266, 228, 1),
+        ("all+ffs+embedder", 228, 190, 2),
         ("tiny", 0, 2, 0),
         ("nano", 0, 1, 0),
     ],

@@ -1,20 +1,48 @@
-"""LoRA through PEFT: attach it to a frozen network, take its weights out, put them back, write the file others read."""
+"""LoRA through PEFT: attach it to a frozen network, say what is trained, switch it off for a moment."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
 
-from simpletuner.errors import CheckpointError, ModelError
+from simpletuner.errors import ModelError
+from simpletuner.models.adapters.adapter import FILE_NAME, Group, trainable
+from simpletuner.models.adapters.dropout import Dropout
+from simpletuner.models.adapters.formats.files import encode
+from simpletuner.models.adapters.formats.fitting import shapes
+from simpletuner.models.adapters.from_file import FileStart
+from simpletuner.models.adapters.layers import Layer, Shape, choose
+from simpletuner.models.adapters.lora_file import decode_file, encode_file, neutral
+from simpletuner.models.adapters.lora_state import (
+    ADAPTER,
+    adapter_state,
+    layer_of,
+    load_adapter_state,
+    lora_layers,
+    own_parameters,
+)
+from simpletuner.models.adapters.norms import limit
+from simpletuner.models.adapters.starts import STARTS, plain_weight
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
-FILE_NAME = "pytorch_lora_weights.safetensors"
-ADAPTER = "default"
+__all__ = [
+    "FILE_NAME",
+    "Lora",
+    "LoraPlan",
+    "adapter_state",
+    "attach",
+    "decode_file",
+    "encode_file",
+    "linear_layers",
+    "load_adapter_state",
+    "trainable",
+]
 
 
 @dataclass(frozen=True)
@@ -23,137 +51,166 @@ class LoraPlan:
 
     targets: tuple[str, ...]
     rank: int
-    alpha: float
-    dropout: float = 0.0
-    init: Literal["default", "gaussian"] = "default"
+    alpha: float | None = None
+    """None makes it the rank of each layer."""
+    dropout: Dropout | float = 0.0
+    """A plain number is dropout before the first matrix."""
+    init: str = "default"
+    """A name of STARTS."""
+    shape: Shape = field(default_factory=Shape)
+    use_dora: bool = False
+    use_rslora: bool = False
+    ratio: float = 1.0
+    """How many times faster the second matrix learns than the first (LoRA+)."""
+    max_norm: float | None = None
+    """The largest Frobenius norm of what a layer adds to the weights."""
+    start_file: str | None = None
+    """A LoRA file in any known form to go on from."""
+    file_format: str = "diffusers"
+
+    def attach(self, module: nn.Module, dtype: torch.dtype, seed: int) -> Lora:
+        """Put the LoRA on a frozen network."""
+        return attach(module, self, dtype, seed)
+
+    def drop(self) -> Dropout:
+        """What is left out at random while training."""
+        return self.dropout if isinstance(self.dropout, Dropout) else Dropout(self.dropout)
 
 
-def attach(module: nn.Module, plan: LoraPlan, dtype: torch.dtype, seed: int) -> None:
+@dataclass(frozen=True)
+class Lora:
+    """A LoRA on a network."""
+
+    module: nn.Module
+    plan: LoraPlan
+    layers: tuple[Layer, ...]
+
+    def groups(self) -> Sequence[Group]:
+        """The weights by learning rate: layers with a rule of their own, and the second matrices for LoRA+."""
+        rates = {layer.name: layer.learning_rate for layer in self.layers}
+        found: dict[tuple[float | None, float], dict[str, nn.Parameter]] = {(None, 1.0): {}}
+        for name, parameter in own_parameters(self.module).items():
+            multiplier = self.plan.ratio if ".lora_B." in name else 1.0
+            found.setdefault((rates[layer_of(name)], multiplier), {})[name] = parameter
+        return [Group(ones, rate, multiplier) for (rate, multiplier), ones in found.items() if ones]
+
+    def state(self) -> Mapping[str, Tensor]:
+        """The weights under PEFT's names."""
+        return adapter_state(self.module)
+
+    def load(self, state: Mapping[str, Tensor]) -> None:
+        """Put saved weights back."""
+        load_adapter_state(self.module, state)
+
+    def encode(self, metadata: Mapping[str, str]) -> bytes:
+        """A diffusers file whose scaling is in its header."""
+        return encode_file(self.module, metadata)
+
+    def decode(self, data: bytes) -> Mapping[str, Tensor]:
+        """The weights of such a file."""
+        return decode_file(data)
+
+    def publish(self, metadata: Mapping[str, str]) -> bytes:
+        """A file in the form that `lora_format` names."""
+        return encode(neutral(self.module), self.plan.file_format, metadata)
+
+    @contextmanager
+    def without(self) -> Iterator[None]:
+        """Switch every layer of the adapter off."""
+        module: Any = self.module  # with a mixin of diffusers models
+        module.disable_adapters()
+        try:
+            yield
+        finally:
+            module.enable_adapters()
+
+    def after_step(self) -> Mapping[str, float]:
+        """Keep what the layers add within `max_norm`."""
+        return {} if self.plan.max_norm is None else limit(lora_layers(self.module).values(), self.plan.max_norm)
+
+
+def attach(module: nn.Module, plan: LoraPlan, dtype: torch.dtype, seed: int) -> Lora:
     """Put trainable matrices beside the targeted linear layers; the output does not change until they are trained.
 
     Args:
         module: A frozen network; the only trainable parameters afterwards are the adapter's.
-        plan: Targets, rank and scaling.
+        plan: Targets, ranks and scaling.
         dtype: Precision of the trainable weights.
         seed: Fixes the random half of the start values.
 
     Raises:
-        ModelError: No layer of the network matches the targets.
+        ModelError: No layer of the network matches, or the file to start from is of another network.
     """
     import torch
-    from peft import LoraConfig
 
-    config = LoraConfig(
-        r=plan.rank,
-        lora_alpha=plan.alpha,
-        lora_dropout=plan.dropout,
-        init_lora_weights=True if plan.init == "default" else plan.init,
-        target_modules=list(plan.targets),
-    )
+    names = list(linear_layers(module))
+    layers = choose(names, plan.targets, plan.rank, plan.alpha, plan.shape)
+    file = None
+    if plan.start_file is not None:
+        file = FileStart.read(plan.start_file, shapes(module), use_dora=plan.use_dora)
+        layers = file.sizes(layers, names, use_rslora=plan.use_rslora)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        try:
-            module.add_adapter(config, adapter_name=ADAPTER)  # type: ignore[operator]  # from a mixin of diffusers models
-        except ValueError as error:
-            raise ModelError(
-                f"no layer of the network is called {', '.join(plan.targets)}. Choose another flux_lora_target, or "
-                f"name existing layers in peft_lora_target_modules."
-            ) from error
-    for parameter in trainable(module).values():
+        module.add_adapter(_config(plan, layers), adapter_name=ADAPTER)  # type: ignore[operator]  # from a mixin
+        _start(module, plan, dtype)
+    for parameter in own_parameters(module).values():
         parameter.data = parameter.data.to(dtype)
+    if file is not None:
+        file.put(lora_layers(module), dtype)
+    return Lora(module, plan, layers)
 
 
-def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
-    """The parameters that are trained, by name, in a fixed order."""
-    return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
+def _config(plan: LoraPlan, layers: Sequence[Layer]) -> Any:  # PEFT has no types
+    """The same in PEFT's words. Its endings would match too much, so that every layer is named in full."""
+    from peft import LoraConfig
+
+    alpha = float(plan.rank) if plan.alpha is None else plan.alpha
+    return LoraConfig(
+        r=plan.rank,
+        lora_alpha=alpha,
+        lora_dropout=plan.drop().before,
+        use_dora=plan.use_dora,
+        use_rslora=plan.use_rslora,
+        init_lora_weights="gaussian" if plan.init == "gaussian" else True,
+        target_modules="|".join(re.escape(layer.name) for layer in layers),
+        rank_pattern={f"^{re.escape(one.name)}": one.rank for one in layers if one.rank != plan.rank},
+        alpha_pattern={f"^{re.escape(one.name)}": one.alpha for one in layers if one.alpha != alpha},
+    )
 
 
-def adapter_state(module: nn.Module) -> dict[str, Tensor]:
-    """The adapter's weights under PEFT's names, such as ``transformer_blocks.0.attn.to_q.lora_A.weight``."""
-    from peft import get_peft_model_state_dict
+def _start(module: nn.Module, plan: LoraPlan, dtype: torch.dtype) -> None:
+    """Replace PEFT's matrices where they cannot do what the plan asks for."""
+    if plan.init in {"default", "gaussian"} and not plan.drop().is_between:
+        return
+    from simpletuner.models.adapters.projections import Down
 
-    found: dict[str, Tensor] = get_peft_model_state_dict(module, adapter_name=ADAPTER)
-    return found
+    for name, layer in lora_layers(module).items():
+        if plan.init in {"default", "gaussian"}:
+            layer.lora_A[ADAPTER] = Down(layer.lora_A[ADAPTER], plan.drop(), None)
+        else:
+            _start_from_base(name, layer, plan, dtype)
 
 
-def load_adapter_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Put saved weights back into an attached adapter of the same shape.
+def _start_from_base(name: str, layer: Any, plan: LoraPlan, dtype: torch.dtype) -> None:
+    from simpletuner.models.adapters.projections import Down, Up
 
-    Raises:
-        CheckpointError: Names or shapes differ: the adapter was made with other options.
-    """
-    import torch
-
-    own = adapter_state(module)
-    if own.keys() != state.keys():
-        odd = sorted(own.keys() ^ state.keys())[0]
-        raise CheckpointError(
-            f"the saved adapter has other layers than this run's ('{odd}' is in only one of them). Use the "
-            f"flux_lora_target of the saved run, or start anew with resume_from_checkpoint set to none."
+    weight = plain_weight(layer.get_base_layer())
+    rank = layer.r[ADAPTER]
+    if rank > min(weight.shape):
+        raise ModelError(
+            f"lora_init_type {plan.init} cannot give rank {rank} to '{name}', whose weights have shape "
+            f"{tuple(weight.shape)}; use a rank of at most {min(weight.shape)}, or lora_init_type default."
         )
-    for name, tensor in own.items():
-        if tensor.shape != state[name].shape:
-            raise CheckpointError(
-                f"the saved adapter has shape {tuple(state[name].shape)} at '{name}', this run {tuple(tensor.shape)}. "
-                f"Use the lora_rank of the saved run, or start anew with resume_from_checkpoint set to none."
-            )
-        with torch.no_grad():
-            tensor.copy_(state[name])
+    first, second = (one.to(dtype).contiguous() for one in STARTS[plan.init](weight, rank, layer.scaling[ADAPTER]))
+    down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
+    down.weight.data, up.weight.data = first.clone(), second.clone()
+    layer.lora_A[ADAPTER], layer.lora_B[ADAPTER] = Down(down, plan.drop(), first), Up(up, second)
 
 
-def encode_file(module: nn.Module, metadata: Mapping[str, str], *, fold_scaling: bool = False) -> bytes:
-    """The adapter as a diffusers LoRA file: keys under ``transformer.``, with scaling and `metadata` in the header.
+def linear_layers(module: nn.Module) -> Iterator[str]:
+    """The names of the linear layers of a network, packed ones too, without those of adapters."""
+    from torch import nn
 
-    With `fold_scaling`, alpha divided by rank is multiplied into the weights and alpha is written as the rank: the
-    effect is the same, also in programs that do not read the header.
-    """
-    from safetensors.torch import save
-
-    tensors = {
-        f"transformer.{name}": tensor.detach().cpu().contiguous() for name, tensor in adapter_state(module).items()
-    }
-    settings = _settings(module)
-    if fold_scaling:
-        scaling = settings["lora_alpha"] / settings["r"]
-        tensors = {name: one * scaling if ".lora_B." in name else one for name, one in tensors.items()}
-        settings["lora_alpha"] = settings["r"]
-    named = {f"transformer.{name}": value for name, value in settings.items()}
-    header = {"format": "pt", "lora_adapter_metadata": json.dumps(named, sort_keys=True), **metadata}
-    return _ordered(save(tensors, metadata=header))
-
-
-def _ordered(encoded: bytes) -> bytes:
-    """The same safetensors file with its metadata in a fixed order, so that equal runs give equal files."""
-    start = 8 + int.from_bytes(encoded[:8], "little")
-    header = json.loads(encoded[8:start])
-    header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-    text = json.dumps(header, separators=(",", ":")).encode()
-    # The tensors begin at a multiple of eight bytes.
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + encoded[start:]
-
-
-def decode_file(data: bytes) -> dict[str, Tensor]:
-    """The weights of a diffusers LoRA file, under PEFT's names."""
-    from safetensors.torch import load
-
-    return {name.removeprefix("transformer."): tensor for name, tensor in load(data).items()}
-
-
-def _settings(module: nn.Module) -> dict[str, Any]:
-    """What a loader needs to know; more would keep other versions of PEFT from loading the file."""
-    config: Any = module.peft_config[ADAPTER]  # type: ignore[index]  # a mixin of diffusers models
-    return {
-        "peft_type": "LORA",
-        "r": config.r,
-        "lora_alpha": config.lora_alpha,
-        "target_modules": sorted(config.target_modules),
-        "bias": "none",
-        # A loader that finds dropout here keeps it active when it draws; it is over when training is.
-        "lora_dropout": 0.0,
-    }
-
-
-def targets(preset: Sequence[str], explicit: Sequence[str]) -> tuple[str, ...]:
-    """The layers to train: those the user named, else those of the preset."""
-    return tuple(explicit) or tuple(preset)
+    for name, layer in module.named_modules():
+        if isinstance(layer, nn.Linear) and ".lora_" not in name:
+            yield name.removesuffix(".base_layer")

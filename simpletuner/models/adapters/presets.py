@@ -5,6 +5,8 @@ An entry matches a module whose name equals it or ends with it after a dot, as i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from simpletuner.schema import Choice
 
 
@@ -19,7 +21,7 @@ class Preset(tuple[str, ...]):
 
 
 _IMAGE = ("to_k", "to_q", "to_v", "to_out.0", "to_qkv")
-_TEXT = ("add_k_proj", "add_q_proj", "add_v_proj", "add_qkv_proj", "to_add_out")
+_TEXT = ("add_k_proj", "add_q_proj", "add_v_proj", "add_qkv_proj", "to_added_qkv", "to_add_out")
 _TEXT_FEED_FORWARD = ("ff_context.net.0.proj", "ff_context.net.2")
 _FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", *_TEXT_FEED_FORWARD, "proj_mlp", "proj_out")
 _MODULATION = ("norm.linear", "norm1.linear", "norm1_context.linear")
@@ -32,6 +34,13 @@ PRESETS: Choice[Preset] = Choice(
         "mmdit": Preset("Only the attention layers that see the image.", *_IMAGE),
         "context": Preset("Only the attention layers that see the text.", *_TEXT),
         "context+ffs": Preset("The text's attention and feed-forward layers.", *_TEXT, *_TEXT_FEED_FORWARD),
+        "all+ffs+embedder": Preset(
+            "All attention and all feed-forward layers, and the layer that takes the image in.",
+            "x_embedder",
+            *_IMAGE,
+            *_TEXT,
+            *_FEED_FORWARD,
+        ),
         "tiny": Preset(
             "Two layers in the middle: a very small file that can still hold a style or a face.",
             "single_transformer_blocks.7.proj_out",
@@ -47,8 +56,41 @@ PRESETS: Choice[Preset] = Choice(
         ),
     },
     later={
-        "all+ffs+embedder": "use all+ffs",
-        "all+ffs+embedder+controlnet": "use all+ffs",
+        "all+ffs+embedder+controlnet": "use all+ffs+embedder",
         "controlnet": "use all, and train a LoRA without ControlNet",
     },
 )
+
+SLIDER: Preset = Preset("The layers that slider adapters change.", *_IMAGE)
+
+KINDS = {"double": "transformer_blocks", "single": "single_transformer_blocks"}
+"""The kinds of blocks, and where they are in the network."""
+
+_DOUBLE = r"^transformer_blocks\.\d+\."
+_SINGLE = r"^single_transformer_blocks\.\d+\."
+
+CLASSES = {
+    "img_attn_dim": rf"{_DOUBLE}attn\.(to_q|to_k|to_v|to_qkv|to_out\.0)$",
+    "txt_attn_dim": rf"{_DOUBLE}attn\.(add_[qkv]_proj|add_qkv_proj|to_added_qkv|to_add_out)$",
+    "img_mlp_dim": rf"{_DOUBLE}ff\.",
+    "txt_mlp_dim": rf"{_DOUBLE}ff_context\.",
+    "img_mod_dim": rf"{_DOUBLE}norm1\.linear$",
+    "txt_mod_dim": rf"{_DOUBLE}norm1_context\.linear$",
+    "single_dim": rf"{_SINGLE}(attn\.to_(q|k|v|qkv)|proj_mlp|proj_out)$",
+    "single_mod_dim": rf"{_SINGLE}norm\.linear$",
+}
+"""The classes of layers that sd-scripts gives ranks of their own, by the options that do it."""
+
+EMBEDDERS = {
+    "img_in": ("x_embedder",),
+    "time_in": ("time_text_embed.timestep_embedder.linear_1", "time_text_embed.timestep_embedder.linear_2"),
+    "vector_in": ("time_text_embed.text_embedder.linear_1", "time_text_embed.text_embedder.linear_2"),
+    "guidance_in": ("time_text_embed.guidance_embedder.linear_1", "time_text_embed.guidance_embedder.linear_2"),
+    "txt_in": ("context_embedder",),
+}
+"""The layers before the blocks, in the order of `in_dims`."""
+
+
+def matches(name: str, endings: Sequence[str]) -> bool:
+    """Whether a layer is one of those: its name is equal to an entry, or ends with it after a dot."""
+    return any(name == ending or name.endswith(f".{ending}") for ending in endings)

@@ -3,31 +3,41 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
-from simpletuner.models.adapters.presets import PRESETS
-from simpletuner.schema import NoEffect, NotYet, Section, TextList, belongs_to, words
+from simpletuner.models.adapters.formats import FORMATS
+from simpletuner.models.adapters.layers import block_numbers
+from simpletuner.models.adapters.presets import EMBEDDERS, PRESETS
+from simpletuner.models.adapters.starts import STARTS
+from simpletuner.schema import Listed, NotYet, Section, TextList, belongs_to, words
 
 LORA_TYPES = words(
     "LoRA type",
-    {"standard": "LoRA: two small matrices beside each trained layer."},
-    later={"lycoris": "use standard"},
-)
-LORA_INITS = words(
-    "LoRA start",
     {
-        "default": "One matrix starts at random, the other at zero.",
-        "gaussian": "The same, with normally distributed numbers scaled by the rank.",
+        "standard": "LoRA: two small matrices beside each trained layer.",
+        "lycoris": "LoKr, LoHa and other kinds of adapters, as lycoris_config says.",
     },
-    later={"loftq": "use default", "olora": "use default", "pissa": "use default"},
 )
-LORA_FORMATS = words(
-    "LoRA format",
-    {"diffusers": "The names that diffusers uses; ComfyUI and others read them too."},
-    later={"comfyui": "use diffusers", "kohya": "use diffusers"},
+LORA_INITS = STARTS
+LORA_FORMATS = FORMATS
+DROPOUT_POSITIONS = words(
+    "dropout position",
+    {
+        "input": "What a layer gets is dropped, before the first matrix, as in PEFT and SimpleTuner.",
+        "rank": "What lies between the two matrices is dropped, as in sd-scripts.",
+    },
+)
+BLOCK_KINDS = words(
+    "kind of blocks",
+    {
+        "all": "Double and single blocks.",
+        "double": "The first blocks, which keep image and text apart.",
+        "single": "The later blocks, in which image and text are one sequence.",
+    },
 )
 LORA_MODES = words("LoRA mode", {"standard": "Plain LoRA."}, later={"singlora": "use standard"})
 
@@ -42,6 +52,64 @@ def _module_names(value: Any) -> Any:
     return value
 
 
+def _object(value: Any) -> Any:
+    """Accept JSON text instead of the object or list itself."""
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except json.JSONDecodeError as error:
+        raise ValueError(f"is not JSON: {error}") from error
+
+
+def _settings(value: Any) -> Any:
+    """Accept an object, JSON text of one, or the path of a file."""
+    return _object(value) if isinstance(value, str) and value.strip().startswith("{") else value
+
+
+def _ranks(value: Any) -> Any:
+    """Accept the list of sd-scripts inside a string, with or without brackets."""
+    return value.strip().strip("[]") if isinstance(value, str) else value
+
+
+def _blocks(value: str) -> str:
+    block_numbers(value)
+    return value
+
+
+def _expression(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as error:
+        raise ValueError(f"is not a regular expression: {error}, got '{value}'") from error
+    return value
+
+
+def _expressions(value: Mapping[str, Any]) -> Mapping[str, Any]:
+    for pattern in value:
+        _expression(pattern)
+    return value
+
+
+BlockNumbers = Annotated[str, AfterValidator(_blocks)]
+"""Numbers of blocks, such as 0-3,8; or all, or none."""
+Rank = Annotated[int, Field(ge=0)]
+Above = Annotated[float, Field(gt=0)]
+
+
+class LayerRule(Section):
+    """What holds for the layers whose name contains a pattern."""
+
+    pattern: Annotated[str, AfterValidator(_expression)]
+    """A regular expression that is searched in the name of each layer, such as blocks.7.attn."""
+    rank: Rank | None = None
+    """The rank of these layers; 0 leaves them out."""
+    alpha: Above | None = None
+    """Their alpha."""
+    lr: Above | None = None
+    """Their learning rate, instead of learning_rate."""
+
+
 class Adapter(Section):
     """The adapter that is trained."""
 
@@ -53,6 +121,18 @@ class Adapter(Section):
     """How strongly the adapter acts, as alpha divided by rank; equal to lora_rank unless given."""
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     """The share of the adapter that is left out at random in each step, against overfitting."""
+    lora_dropout_position: Annotated[Literal["input", "rank"], DROPOUT_POSITIONS] = "input"
+    """Where lora_dropout acts."""
+    rank_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """The share of the ranks that is left out at random, for each image and layer."""
+    module_dropout: float = Field(default=0.0, ge=0, lt=1)
+    """The share of the layers whose adapter is left out at random in each step."""
+    lora_max_norm: float | None = Field(default=None, gt=0)
+    """How much the adapter may change a layer at most (scale_weight_norms of sd-scripts); smaller is stricter."""
+    use_rslora: bool = False
+    """Divides alpha by the root of the rank instead of the rank, so that high ranks learn as fast as low ones."""
+    loraplus_lr_ratio: float | None = Field(default=None, gt=0)
+    """How many times faster the second matrix of each layer learns than the first (LoRA+); 16 is usual."""
     lora_init_type: Annotated[str, LORA_INITS] = "default"
     """What the adapter's weights are before the first step."""
     lora_format: Annotated[str, LORA_FORMATS] = "diffusers"
@@ -61,37 +141,81 @@ class Adapter(Section):
     """Which layers of the model get an adapter."""
     peft_lora_target_modules: Annotated[TextList | None, BeforeValidator(_module_names)] = None
     """Names of layers that get an adapter, instead of flux_lora_target: a list, or a string with commas."""
+    train_blocks: Annotated[str, BLOCK_KINDS] = "all"
+    """Which kind of blocks gets an adapter."""
+    train_double_block_indices: BlockNumbers = "all"
+    """Which double blocks get an adapter: numbers and ranges such as 0-3,8; or all, or none."""
+    train_single_block_indices: BlockNumbers = "all"
+    """Which single blocks get an adapter: numbers and ranges such as 0-3,8; or all, or none."""
+    img_attn_dim: Rank | None = None
+    """The rank in the image's attention of double blocks; 0 leaves it out."""
+    txt_attn_dim: Rank | None = None
+    """The rank in the text's attention of double blocks; 0 leaves it out."""
+    img_mlp_dim: Rank | None = None
+    """The rank in the image's feed-forward layers of double blocks; 0 leaves them out."""
+    txt_mlp_dim: Rank | None = None
+    """The rank in the text's feed-forward layers of double blocks; 0 leaves them out."""
+    img_mod_dim: Rank | None = None
+    """The rank in the image's modulation of double blocks; 0 leaves it out."""
+    txt_mod_dim: Rank | None = None
+    """The rank in the text's modulation of double blocks; 0 leaves it out."""
+    single_dim: Rank | None = None
+    """The rank in the attention and feed-forward layers of single blocks; 0 leaves them out."""
+    single_mod_dim: Rank | None = None
+    """The rank in the modulation of single blocks; 0 leaves it out."""
+    in_dims: Annotated[tuple[Rank, ...], Listed, BeforeValidator(_ranks)] = ()
+    """The ranks of the layers before the blocks: image, time, vector, guidance, text; 0 leaves one out."""
+    rank_pattern: Annotated[Mapping[str, Annotated[int, Field(ge=1)]], BeforeValidator(_object)] = {}
+    """Ranks of single layers, by regular expressions for the end of their names, as in PEFT."""
+    alpha_pattern: Annotated[Mapping[str, Above], BeforeValidator(_object)] = {}
+    """Alphas of single layers, by regular expressions for the end of their names, as in PEFT."""
+    lora_layers: Annotated[tuple[LayerRule, ...], BeforeValidator(_object)] = ()
+    """Rules for single layers, a list of objects with pattern, rank, alpha and lr; the first that matches holds."""
+    base_adapters: TextList = ()
+    """Adapter files that become part of the base before training begins."""
+    base_adapters_strength: Annotated[tuple[float, ...], Listed] = ()
+    """How strongly each of base_adapters acts; 1 unless given."""
     peft_lora_mode: Annotated[str, LORA_MODES] = "standard"
     """A variant of LoRA with one matrix or two beside each layer."""
     singlora_ramp_up_steps: Annotated[int, belongs_to("peft_lora_mode singlora")] = 0
     """Over how many steps a SingLoRA adapter comes to full strength."""
-    slider_lora_target: Annotated[bool, NotYet("use flux_lora_target mmdit")] = False
-    """Trains the layers that slider adapters change."""
-    use_dora: Annotated[bool, NotYet("leave it out to train a plain LoRA")] = False
+    slider_lora_target: bool = False
+    """Trains the layers that slider adapters change, instead of flux_lora_target."""
+    use_dora: bool = False
     """Trains length and direction of each weight separately (DoRA)."""
-    init_lora: Annotated[str | None, NotYet("use resume_from_checkpoint to go on from a run of your own")] = None
-    """An adapter file to start from."""
-    init_lora_step: Annotated[int | None, belongs_to("init_lora")] = None
+    init_lora: str | None = None
+    """An adapter file to start from, from whatever program; its layers keep their ranks and alphas."""
+    init_lora_step: Annotated[int | None, NotYet("leave it out: steps are counted from 0")] = None
     """The step number at which training goes on from an adapter file."""
-    init_lora_ema: Annotated[str | None, belongs_to("init_lora")] = None
+    init_lora_ema: Annotated[str | None, NotYet("leave it out: averages start from init_lora")] = None
     """The averaged weights that belong to the adapter file in init_lora."""
-    lycoris_config: Annotated[
-        Mapping[str, Any] | str | None, NoEffect("it is read only with lora_type lycoris, which is not served yet")
-    ] = None
+    lycoris_config: Annotated[Mapping[str, Any] | str | None, BeforeValidator(_settings)] = None
     """Settings of a LyCORIS adapter: an object, or the path of a JSON file."""
-    init_lokr_norm: Annotated[float | None, belongs_to("lora_type lycoris")] = None
-    """How far a LoKr adapter stands from zero at the start."""
-    assistant_lora_path: Annotated[str | None, NotYet("leave it out: it is only of use with schnell")] = None
-    """A helping adapter that is on while training and off afterwards."""
-    assistant_lora_strength: Annotated[float, belongs_to("assistant_lora_path")] = 1.0
+    init_lokr_norm: float | None = Field(default=None, gt=0)
+    """How far a LoKr adapter with full_matrix stands from zero at the start; 1e-4 to 1e-3 is usual."""
+    assistant_lora_path: str | None = None
+    """A helping adapter that is on while training and off afterwards: a file, a folder, or an id on the Hub."""
+    assistant_lora_strength: float = 1.0
     """How strongly the helping adapter acts in training."""
-    assistant_lora_inference_strength: Annotated[float, belongs_to("assistant_lora_path")] = 0.0
+    assistant_lora_inference_strength: float = 0.0
     """How strongly the helping adapter acts in validation."""
-    disable_assistant_lora: Annotated[bool, NoEffect("no helping adapter is used")] = False
+    disable_assistant_lora: bool = False
     """Leaves the helping adapter out."""
-    fuse_qkv_projections: Annotated[bool, NotYet("leave it out: it changes speed, not results")] = False
-    """Computes three layers of attention as one."""
+    fuse_qkv_projections: bool = False
+    """Computes three layers of attention as one; an adapter still trains each of them."""
     train_text_encoder: Annotated[bool, NotYet("leave it out: only the transformer is trained")] = False
     """Trains an adapter for the text encoder too."""
     text_encoder_lr: Annotated[float | None, belongs_to("train_text_encoder")] = None
     """The learning rate of the text encoder's own adapter."""
+
+    @field_validator("in_dims")
+    @classmethod
+    def _five_or_none(cls, value: tuple[int, ...]) -> tuple[int, ...]:
+        if value and len(value) != len(EMBEDDERS):
+            raise ValueError(f"needs {len(EMBEDDERS)} ranks, for {', '.join(EMBEDDERS)}, got {len(value)}")
+        return value
+
+    @field_validator("rank_pattern", "alpha_pattern")
+    @classmethod
+    def _patterns(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        return _expressions(value)
