@@ -6,14 +6,19 @@ adapters talk to these protocols. Conditioning is opaque here: named tensors tha
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
+from simpletuner.errors import Problem
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
+
+    from simpletuner.models.kept import Kept
+    from simpletuner.models.streaming import Pack
 
     Conditioning = Mapping[str, Tensor]
 
@@ -28,7 +33,7 @@ class Compute:
 
 @dataclass(frozen=True)
 class Weights:
-    """Where the parts of a model come from: a Hub id or a folder each."""
+    """Where the parts of a model come from: a Hub id, a folder or a single file each."""
 
     base: str
     transformer: str
@@ -37,6 +42,10 @@ class Weights:
     revision: str | None = None
     variant: str | None = None
     flavour: str | None = None
+    clip: str | None = None
+    """The text encoder CLIP, where it does not come from the base."""
+    t5: str | None = None
+    """The text encoder T5, where it does not come from the base."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,8 @@ class TextSettings:
     """How many tokens of a prompt count; what the model says unless given."""
     padding: str
     """What stands behind the end of a prompt: unmodified or zero."""
+    pack_via: str = "cpu"
+    """Where weights are packed: a word of `quantize_via`."""
 
 
 @dataclass(frozen=True)
@@ -137,8 +148,13 @@ class Family(Protocol):
         vae: str | None,
         revision: str | None,
         variant: str | None,
+        clip: str | None = None,
+        t5: str | None = None,
     ) -> Weights:
         """Where the weights come from; a flavour stands for a repository on the Hub."""
+
+    def missing(self, weights: Weights) -> Iterator[Problem]:
+        """What is wrong with single files among the places, told from their headers."""
 
     def architecture(self, weights: Weights) -> str:
         """The name of the architecture in the metadata of saved adapters (modelspec)."""
@@ -159,8 +175,24 @@ class Family(Protocol):
     ) -> AbstractContextManager[LatentCodec]:
         """The image encoder and decoder, in memory only inside the ``with``."""
 
-    def denoiser(self, weights: Weights, compute: Compute) -> Denoiser:
-        """The frozen base network."""
+    def denoiser(
+        self,
+        weights: Weights,
+        compute: Compute,
+        *,
+        pack: Pack | None = None,
+        masks_prompt: bool = False,
+        kept: Kept | None = None,
+    ) -> Denoiser:
+        """The frozen base network.
+
+        Args:
+            weights: Where it comes from.
+            compute: Where it runs, and in which precision.
+            pack: Changes a block in place as soon as its weights are loaded.
+            masks_prompt: Whether the padding of prompts is hidden from all other tokens.
+            kept: Where the packed network is kept for the next start.
+        """
 
     def automatic_shift(self, height: int, width: int) -> float:
         """The noise shift that suits latents of this height and width."""

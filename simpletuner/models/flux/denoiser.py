@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from simpletuner.models.sources import loading
+from simpletuner.models.flux import kontext
+from simpletuner.models.flux.loading import load_transformer
+from simpletuner.models.references import references
 
 if TYPE_CHECKING:
     import torch
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from simpletuner.models.family import Compute, Conditioning, Weights
+    from simpletuner.models.kept import Kept
+    from simpletuner.models.streaming import Pack
 
 
 @dataclass(frozen=True)
@@ -22,6 +26,10 @@ class FluxDenoiser:
     """A stock diffusers transformer; what is added to it (adapter, routing) is added from outside."""
 
     module: FluxTransformer2DModel
+    masks_prompt: bool = False
+    """Whether the padding of prompts is hidden from all other tokens."""
+    has_still_references: bool = False
+    """Whether references are told time 0 and not that of the image; the blocks must have been changed for it."""
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
@@ -35,19 +43,41 @@ class FluxDenoiser:
 
     def predict(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: Tensor | None) -> Tensor:
         """Predict noise minus image for latents with shape (batch, 16, height, width)."""
+        import torch
+
         height, width = noisy.shape[-2:]
         prompt = conditioning["prompt_embeds"].to(noisy.dtype)
+        pooled = conditioning["pooled_prompt_embeds"].to(noisy.dtype)
+        tokens, places = pack(noisy), positions(height, width, noisy)
+        scene = tokens.shape[1]
+        more: dict[str, Any] = {}
+        if others := [one.to(noisy.dtype) for one in references(conditioning)]:
+            sizes = [(one.shape[-2] // 2, one.shape[-1] // 2) for one in others]
+            tokens = torch.cat([tokens, *map(pack, others)], dim=1)
+            places = torch.cat([places, kontext.positions(sizes, noisy)])
+            if self.has_still_references:
+                more[kontext.STILL] = self._still(sigma, guidance, pooled)
+        if self.masks_prompt:
+            more["attention_mask"] = visible(conditioning["prompt_mask"], tokens.shape[1])
         (packed,) = self.module(
-            hidden_states=pack(noisy),
+            hidden_states=tokens,
             timestep=sigma,
             guidance=guidance,
-            pooled_projections=conditioning["pooled_prompt_embeds"].to(noisy.dtype),
+            pooled_projections=pooled,
             encoder_hidden_states=prompt,
             txt_ids=prompt.new_zeros(prompt.shape[1], 3),
-            img_ids=positions(height, width, noisy),
+            img_ids=places,
+            joint_attention_kwargs=more or None,
             return_dict=False,
         )
-        return unpack(packed, height, width)
+        return unpack(packed[:, :scene], height, width)
+
+    def _still(self, sigma: Tensor, guidance: Tensor | None, pooled: Tensor) -> Tensor:
+        """What the network makes of time 0, beside the same guidance and prompt."""
+        # A thousand times the guidance, as the transformer itself tells it.
+        known = [] if guidance is None else [guidance.to(pooled.dtype) * 1000]
+        found: Tensor = self.module.time_text_embed(sigma.new_zeros(sigma.shape, dtype=pooled.dtype), *known, pooled)
+        return found
 
     @contextmanager
     def without_adapter(self) -> Iterator[None]:
@@ -85,20 +115,29 @@ def positions(height: int, width: int, like: Tensor) -> torch.Tensor:
     return torch.stack([torch.zeros_like(rows), rows, columns], dim=-1).reshape(-1, 3)
 
 
-def load(weights: Weights, compute: Compute) -> FluxDenoiser:
-    """The frozen transformer, on the CPU: it moves to its device after it has been packed."""
-    from diffusers import FluxTransformer2DModel
+def visible(prompt: Tensor, image_tokens: int) -> Tensor:
+    """Which tokens may be looked at, text in front of the image, with shape (batch, 1, 1, tokens).
 
-    with loading("The transformer", weights.transformer):
-        module = FluxTransformer2DModel.from_pretrained(
-            weights.transformer,
-            subfolder=weights.transformer_subfolder or None,
-            dtype=compute.dtype,
-            revision=weights.revision,
-            variant=weights.variant,
-        )
-        absent = [name for name, parameter in module.named_parameters() if parameter.is_meta]
-        if absent:
-            raise ValueError(f"{len(absent)} weights are missing, {absent[0]} the first of them")
+    True and false, and not 0 and 1: numbers would be added to the scores, and padding would only be seen less.
+    """
+    import torch
+
+    image = prompt.new_ones(len(prompt), image_tokens, dtype=torch.bool)
+    return torch.cat([prompt.bool(), image], dim=1)[:, None, None]
+
+
+def load(
+    weights: Weights,
+    compute: Compute,
+    *,
+    pack: Pack | None = None,
+    masks_prompt: bool = False,
+    takes_references: bool = False,
+    kept: Kept | None = None,
+) -> FluxDenoiser:
+    """The frozen transformer, on the CPU: it moves to its device after it has been packed."""
+    module = load_transformer(weights, compute, pack, kept)
     module.requires_grad_(False)
-    return FluxDenoiser(module)
+    if takes_references:
+        kontext.give_each_its_time(module)
+    return FluxDenoiser(module, masks_prompt, takes_references)

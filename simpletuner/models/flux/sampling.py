@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from simpletuner.models.family import SamplingSchedule
+from simpletuner.models.flux.loading import scheduler_source
 from simpletuner.models.sources import loading
 
 if TYPE_CHECKING:
@@ -19,7 +20,7 @@ def schedule(weights: Weights, steps: int, height: int, width: int) -> SamplingS
 
     with loading("The scheduler", weights.base):
         scheduler = FlowMatchEulerDiscreteScheduler.from_pretrained(
-            weights.base, subfolder="scheduler", revision=weights.revision
+            scheduler_source(weights), subfolder="scheduler", revision=weights.revision
         )
     config = scheduler.config
     mu = calculate_shift(

@@ -11,7 +11,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from simpletuner.models.precision import PRECISIONS
+from simpletuner.models.flux.loading import load_clip, load_t5, load_tokenizers
+from simpletuner.models.precision import packing, workplace
 from simpletuner.models.sources import loading
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from simpletuner.models.family import Compute, Conditioning, TextEncoder, Weights
+    from simpletuner.models.streaming import Pack
 
 UNMODIFIED, ZERO = "unmodified", "zero"
 """What stands behind the end of a prompt."""
@@ -32,6 +34,9 @@ def open_encoders(
     compute: Compute,
     *,
     padding: str = UNMODIFIED,
+    clip: str | None = None,
+    t5: str | None = None,
+    pack_via: str = "cpu",
 ) -> Iterator[TextEncoder]:
     """Both text encoders and tokenizers, in memory only inside the ``with``.
 
@@ -41,8 +46,12 @@ def open_encoders(
         max_length: How many tokens of a prompt count; what the tokenizer says unless given.
         compute: Where they run, and in which precision.
         padding: `unmodified` keeps what T5 answers behind the end of a prompt, `zero` puts zeros there.
+        clip: Where CLIP comes from, when not from the base.
+        t5: Where T5 comes from, when not from the base.
+        pack_via: Where weights are packed: a word of `quantize_via`.
     """
-    pipeline = _load(weights, precisions, compute)
+    packs = [packing(precision, workplace(pack_via, compute.device)) for precision in precisions]
+    pipeline = _load(weights, compute, (clip or weights.base, packs[0]), (t5 or weights.base, packs[1]))
     length = max_length or pipeline.tokenizer_2.model_max_length
 
     def encode(prompts: Sequence[str]) -> Sequence[Conditioning]:
@@ -74,23 +83,21 @@ def _masks(pipeline: FluxPipeline, prompts: Sequence[str], length: int) -> Tenso
     return mask
 
 
-def _load(weights: Weights, precisions: Sequence[str], compute: Compute) -> FluxPipeline:
+def _load(weights: Weights, compute: Compute, clip: tuple[str, Pack], t5: tuple[str, Pack]) -> FluxPipeline:
+    """The encoders from their places, each packed in its own way, as the pipeline that knows how to use them."""
     from diffusers import FluxPipeline
-    from diffusers.utils import logging
 
-    logging.disable_progress_bar()
-    with loading("The text encoders", weights.base):
-        pipeline = FluxPipeline.from_pretrained(
-            weights.base,
-            transformer=None,
-            vae=None,
-            dtype=compute.dtype,
-            revision=weights.revision,
-            variant=weights.variant,
-        )
-    for encoder, precision in zip((pipeline.text_encoder, pipeline.text_encoder_2), precisions, strict=True):
-        encoder.requires_grad_(False)
-        encoder.eval()
-        PRECISIONS[precision](encoder, [encoder])
-        encoder.to(compute.device)
-    return pipeline
+    with loading("The text encoders", clip[0]):
+        tokenizer, tokenizer_2 = load_tokenizers(weights.base, weights.revision)
+        clip_encoder = load_clip(clip[0], weights, compute.dtype, clip[1])
+    with loading("The text encoders", t5[0]):
+        t5_encoder = load_t5(t5[0], weights, compute.dtype, t5[1])
+    return FluxPipeline(
+        scheduler=None,
+        vae=None,
+        transformer=None,
+        tokenizer=tokenizer,
+        tokenizer_2=tokenizer_2,
+        text_encoder=clip_encoder.to(compute.device),
+        text_encoder_2=t5_encoder.to(compute.device),
+    )

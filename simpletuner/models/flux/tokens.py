@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from simpletuner.errors import ModelError
+from simpletuner.models.flux.loading import load_tokenizers
 from simpletuner.models.sources import is_folder
 
 if TYPE_CHECKING:
@@ -29,15 +30,8 @@ def open_counters(
     Raises:
         ModelError: The tokenizers are not on this machine, or cannot be used.
     """
-    from transformers import AutoTokenizer
-
     try:
-        clip, t5 = (
-            AutoTokenizer.from_pretrained(
-                weights.base, subfolder=folder, revision=weights.revision, local_files_only=True
-            )
-            for folder in TOKENIZERS
-        )
+        clip, t5 = load_tokenizers(weights.base, weights.revision, only_local=True)
     except (OSError, ValueError) as error:
         raise ModelError(_missing(weights.base)) from error
 

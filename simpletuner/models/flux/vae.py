@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from simpletuner.models.family import Posterior
-from simpletuner.models.sources import loading
+from simpletuner.models.flux.loading import load_autoencoder
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
@@ -46,14 +46,7 @@ class FluxCodec:
 @contextmanager
 def open_codec(weights: Weights, compute: Compute, *, tiling: bool, slicing: bool) -> Iterator[LatentCodec]:
     """The autoencoder, in memory only inside the ``with``."""
-    from diffusers import AutoencoderKL
-
-    with loading("The autoencoder", weights.vae):
-        vae = AutoencoderKL.from_pretrained(
-            weights.vae, subfolder="vae", dtype=compute.dtype, revision=weights.revision, variant=weights.variant
-        )
-    vae.requires_grad_(False)
-    vae.eval()
+    vae = load_autoencoder(weights, compute)
     vae.to(compute.device)
     if tiling:
         vae.enable_tiling()

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from simpletuner.models.families import FAMILIES
+from pydantic import model_validator
+
+from simpletuner.models.families import FAMILIES, FLAVOURS
 from simpletuner.models.family import Weights
-from simpletuner.models.flux.family import FLAVOURS
-from simpletuner.schema import NoEffect, NotYet, Section, words
+from simpletuner.schema import NoEffect, NotYet, Section, conflict, words
 
 _NO_CONTROLNET = NotYet("leave it out to train a LoRA without ControlNet")
 
@@ -26,19 +27,21 @@ class Model(Section):
     model_family: Annotated[str, FAMILIES] = "flux"
     """The kind of model; every flavour of FLUX.1 is of the family flux."""
     model_flavour: Annotated[str, FLAVOURS] | None = None
-    """Which published variant of the model to start from; Krea when no path is given either."""
+    """Which published variant to start from, or which one a model of your own was made from; Krea by default."""
     model_type: Annotated[str, MODEL_TYPES] = "lora"
     """What is trained: an adapter, or the whole model."""
     pretrained_model_name_or_path: str | None = None
-    """A model of your own instead of a flavour: an id on the Hub, or a folder in diffusers layout."""
+    """A model of your own instead of a flavour: an id on the Hub, a folder in diffusers layout, or a single file."""
     pretrained_transformer_model_name_or_path: str | None = None
-    """Takes only the transformer from somewhere else, such as a fine-tuned one."""
+    """Takes only the transformer from somewhere else, such as a fine-tuned one: an id, a folder or a single file."""
     pretrained_transformer_subfolder: str = "transformer"
     """The folder of the transformer inside that place; none means that it lies at the top."""
     pretrained_vae_model_name_or_path: str | None = None
-    """Takes only the image encoder from somewhere else."""
-    pretrained_t5_model_name_or_path: Annotated[str | None, NotYet("put T5 into the folder text_encoder_2")] = None
-    """Takes only the large text encoder from somewhere else."""
+    """Takes only the image encoder from somewhere else: an id, a folder, or a single file such as ae.safetensors."""
+    pretrained_t5_model_name_or_path: str | None = None
+    """Takes only the text encoder T5 from somewhere else: an id, a folder, or a file such as t5xxl_fp16.safetensors."""
+    text_encoder_path: str | None = None
+    """Takes only the text encoder CLIP from somewhere else: an id, a folder, or a file such as clip_l.safetensors."""
     revision: str | None = None
     """The revision on the Hub: a branch, a tag or a commit."""
     variant: str | None = None
@@ -56,6 +59,15 @@ class Model(Section):
     controlnet_custom_config: Annotated[Mapping[str, Any] | str | None, _NO_CONTROLNET] = None
     """Gives a new ControlNet another shape than usual."""
 
+    @model_validator(mode="after")
+    def _of_the_family(self) -> Model:
+        known = FAMILIES[self.model_family].flavours
+        if self.model_flavour is not None and self.model_flavour not in known:
+            names = ", ".join(known)
+            said = f"'{self.model_flavour}' is not of the family {self.model_family}; its flavours are {names}"
+            raise conflict("model_flavour", said)
+        return self
+
     def weights(self) -> Weights:
         """Where the weights come from."""
         return FAMILIES[self.model_family].weights(
@@ -66,4 +78,6 @@ class Model(Section):
             vae=self.pretrained_vae_model_name_or_path,
             revision=self.revision,
             variant=self.variant,
+            clip=self.text_encoder_path,
+            t5=self.pretrained_t5_model_name_or_path,
         )

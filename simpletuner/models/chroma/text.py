@@ -1,0 +1,38 @@
+"""Prompts to conditioning: T5 alone, which sees no padding; the denoiser sees one padding token of each prompt."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from simpletuner.models.chroma.loading import load_t5, load_tokenizer
+from simpletuner.models.precision import PRECISIONS
+
+if TYPE_CHECKING:
+    from simpletuner.models.family import Compute, Conditioning, TextEncoder, Weights
+
+LENGTH = 512
+"""How many tokens of a prompt count, unless the config says something else."""
+
+
+@contextmanager
+def open_encoder(weights: Weights, precision: str, max_length: int | None, compute: Compute) -> Iterator[TextEncoder]:
+    """The text encoder and its tokenizer, in memory only inside the ``with``."""
+    pack = PRECISIONS[precision]
+    tokenizer = load_tokenizer(weights)
+    encoder = load_t5(weights, compute, lambda block: pack(block, [block])).to(compute.device)
+    length = max_length or min(tokenizer.model_max_length, LENGTH)
+
+    def encode(prompts: Sequence[str]) -> Sequence[Conditioning]:
+        import torch
+
+        tokens = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+        ids, words = tokens.input_ids.to(compute.device), tokens.attention_mask.to(compute.device)
+        with torch.no_grad():
+            found = encoder(ids, attention_mask=words)[0].to("cpu", torch.bfloat16)
+        # Words and the first padding token behind them, as Chroma was trained.
+        seen = torch.arange(length)[None] <= words.sum(1).cpu()[:, None]
+        return [{"prompt_embeds": one, "prompt_mask": mask} for one, mask in zip(found, seen, strict=True)]
+
+    yield encode

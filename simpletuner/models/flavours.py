@@ -1,0 +1,77 @@
+"""The published variants of a model family: where each is, and which options it is trained with."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+from simpletuner.models.family import Family
+from simpletuner.schema import Choice
+
+if TYPE_CHECKING:
+    from simpletuner.models.family import Compute, Denoiser, Weights
+    from simpletuner.models.kept import Kept
+    from simpletuner.models.streaming import Pack
+
+
+@dataclass(frozen=True)
+class Flavour:
+    """One published variant."""
+
+    meaning: str
+    repository: str
+    defaults: Mapping[str, Any] = field(default_factory=dict)
+    """Options that it needs, by their names; what the user gives wins."""
+    needs: Mapping[str, Any] = field(default_factory=dict)
+    """Those without which training would harm the model."""
+    is_free: bool = False
+    """Whether its licence is Apache 2.0."""
+    takes_references: bool = False
+    """Whether it looks at other pictures besides the prompt."""
+
+    def __post_init__(self) -> None:
+        """The meaning is what help and documentation show."""
+        object.__setattr__(self, "__doc__", self.meaning)
+
+
+class Flavoured(Family, Protocol):
+    """A family with its published variants."""
+
+    @property
+    def flavours(self) -> Choice[Flavour]:
+        """The values of `model_flavour`."""
+
+    @property
+    def usual(self) -> str:
+        """The flavour of a config that names neither a flavour nor a place."""
+
+    @property
+    def always_masks_prompt(self) -> bool:
+        """Whether the padding of prompts is hidden, whatever the config says."""
+
+    @property
+    def defaults(self) -> Mapping[str, Any]:
+        """Options that all of its flavours, and models made from them, need unless others are given."""
+
+    def denoiser(
+        self,
+        weights: Weights,
+        compute: Compute,
+        *,
+        pack: Pack | None = None,
+        masks_prompt: bool = False,
+        kept: Kept | None = None,
+    ) -> Denoiser:
+        """The frozen base network.
+
+        Args:
+            weights: Where it comes from.
+            compute: The precision of what is not packed.
+            pack: Changes each block in place as soon as it is complete.
+            masks_prompt: Hides the padding of prompts, for models that were not trained so.
+            kept: Where a packed base is kept from start to start.
+        """
+
+    def licence_of(self, weights: Weights) -> Mapping[str, str]:
+        """Licence fields of the model card of what is trained on these weights."""
