@@ -25,6 +25,8 @@ from simpletuner.data.sources import SOURCES, DataEntry
 from simpletuner.data.web.connections import shown
 from simpletuner.demo import MODEL
 from simpletuner.errors import ConfigError, Problem
+from simpletuner.models.adapters import lycoris_settings
+from simpletuner.models.families import defaults
 from simpletuner.models.options import Adapter, Memory, Model, Precision, Routing
 from simpletuner.schema import Section, did_you_mean, problems, refusals, without_effect
 from simpletuner.selection import Selection
@@ -162,6 +164,7 @@ def read(
     notices: list[str] = []
     flat, found = _layers(path, words, environment, notices)
     found += _prompt_library(flat, path, folder)
+    _lycoris_file(flat, path, folder)
     entries, wrong = _data_file(flat, path, environment, folder)
     nested, unknown = lift(flat, entries)
     config, mistyped = _validated(nested)
@@ -237,6 +240,7 @@ def _layers(
         modern, said = legacy.modernise(layer)
         flat |= {key: value for key, value in modern.items() if value is not None}
         notices += said
+    flat = {**defaults(flat), **flat}
     filled: dict[str, Any] = files.filled(flat, {**DEMO_VARIABLES, **environment}, missing)
     return filled, [*found, *(_not_set(name) for name in dict.fromkeys(missing))]
 
@@ -339,6 +343,14 @@ def _prompt_library(flat: dict[str, Any], path: Path, folder: Path) -> list[Prob
     except ValueError as error:
         return [Problem("user_prompt_library", str(error))]
     return []
+
+
+def _lycoris_file(flat: dict[str, Any], path: Path, folder: Path) -> None:
+    """Replace the path of the LyCORIS settings by the file it stands for; a missing one is found by the rules."""
+    named = flat.get("lycoris_config") or lycoris_settings.DEFAULT_PATH
+    is_path = isinstance(named, str) and not named.strip().startswith("{")
+    if flat.get("lora_type") == "lycoris" and is_path and (place := _located(named, path, folder)):
+        flat["lycoris_config"] = str(place)
 
 
 def _located(named: str, path: Path, folder: Path) -> Path | None:

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from types import UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from annotated_types import Ge, Gt, Le, Lt
 from pydantic import SecretStr, WithJsonSchema
@@ -194,7 +194,7 @@ def _kind(annotation: Any, *, is_choice: bool = False) -> str:
         return "object" if parts[1] is Any else f"object of {_several(_kind(parts[1]))}"
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return "object"
-    if is_choice and annotation is str:
+    if is_choice and (annotation is str or origin is Literal):
         return "one of these"
     return _KINDS[annotation]
 

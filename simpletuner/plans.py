@@ -7,32 +7,41 @@ import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
+from itertools import islice
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simpletuner import seeds
 from simpletuner.config import SECTIONS, RunConfig
 from simpletuner.data.dataset import Dataset
 from simpletuner.data.sampler import Order
 from simpletuner.data.sources import DataBackend
-from simpletuner.models.adapters import lora
-from simpletuner.models.adapters.presets import PRESETS
+from simpletuner.models import memory_plans
+from simpletuner.models.adapters import planning
+from simpletuner.models.adapters.adapter import Adapter
 from simpletuner.models.assemble import Assembly
+from simpletuner.models.assistant import Assistant
 from simpletuner.models.families import FAMILIES
-from simpletuner.models.family import Compute, Family, LatentCodec, TextEncoder, TextSettings, Weights
-from simpletuner.models.sources import fingerprint
+from simpletuner.models.family import Compute, Denoiser, LatentCodec, TextEncoder, TextSettings, Weights
+from simpletuner.models.flavours import Flavoured
+from simpletuner.models.kept import Kept
+from simpletuner.models.kept import recipe as kept_recipe
+from simpletuner.models.precision import kept, recipe, workplace
+from simpletuner.models.precision import packing as packing_of
+from simpletuner.models.sources import fingerprint, is_folder, looks_like_path
 from simpletuner.models.tread import Route
 from simpletuner.training import checkpoint, optimizers
-from simpletuner.training.metadata import modelspec
+from simpletuner.training.metadata import Images, Session, modelspec, session
 from simpletuner.training.runtime import Runtime
 from simpletuner.training.schedules import LearningRate
 from simpletuner.training.trainer import RESOLVED_CONFIG, Schedule
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
 
-def family(config: RunConfig) -> Family:
+def family(config: RunConfig) -> Flavoured:
     """The family of the model."""
     return FAMILIES[config.model.model_family]
 
@@ -95,7 +104,12 @@ def text_encoder(config: RunConfig, runtime: Runtime) -> Callable[[], AbstractCo
 def text_settings(config: RunConfig) -> TextSettings:
     """How captions are encoded."""
     precisions = (config.precision.text_encoder_1_precision, config.precision.text_encoder_2_precision)
-    return TextSettings(precisions, config.objective.tokenizer_max_length, config.objective.t5_padding)
+    return TextSettings(
+        precisions,
+        config.objective.tokenizer_max_length,
+        config.objective.t5_padding,
+        pack_via=config.precision.quantize_via,
+    )
 
 
 def text_recipe(config: RunConfig, runtime: Runtime) -> str:
@@ -111,35 +125,85 @@ def latent_recipe(config: RunConfig, runtime: Runtime) -> str:
     return "/".join(parts)
 
 
+def precision(config: RunConfig) -> str:
+    """How the transformer is kept."""
+    options = config.precision
+    return kept(options.base_model_precision, activations=options.quantize_activations)
+
+
 def name_of_base(config: RunConfig, runtime: Runtime) -> str:
     """Everything that decides what the base model draws besides the prompt and its settings."""
     weights = config.model.weights()
     transformer = fingerprint(weights.transformer, weights.transformer_subfolder, weights.revision)
-    parts = (transformer, config.precision.base_model_precision, text_recipe(config, runtime))
-    return "/".join((*parts, latent_recipe(config, runtime)))
+    parts = (transformer, recipe(precision(config)), text_recipe(config, runtime))
+    merged = [f"{one.path}:{one.strength}" for one in planning.base_adapters(config.adapter)]
+    return "/".join((*parts, *merged, latent_recipe(config, runtime)))
+
+
+def denoiser(config: RunConfig, runtime: Runtime) -> Denoiser:
+    """The frozen base network."""
+    weights = config.model.weights()
+    return family(config).denoiser(
+        weights,
+        runtime.compute,
+        pack=packing(config, runtime),
+        masks_prompt=config.objective.flux_attention_masked_training,
+        kept=kept_base(config, runtime, weights),
+    )
+
+
+def _assistant(config: RunConfig) -> Assistant | None:
+    """The helping adapter, when there is one."""
+    options = config.adapter
+    if options.assistant_lora_path is None or options.disable_assistant_lora:
+        return None
+    strengths = (options.assistant_lora_strength, options.assistant_lora_inference_strength)
+    return Assistant(options.assistant_lora_path, *strengths)
 
 
 def assembly(config: RunConfig, runtime: Runtime) -> Assembly:
     """What is done to the base network."""
-    adapter = config.adapter
-    explicit = adapter.peft_lora_target_modules or ()
-    preset = PRESETS.get(adapter.flux_lora_target, ())
     tread = config.routing.tread_config
     routes = tread.routes if tread else ()
     return Assembly(
-        precision=config.precision.base_model_precision,
-        adapter=lora.LoraPlan(
-            targets=lora.targets(preset, explicit),
-            rank=adapter.lora_rank,
-            alpha=adapter.lora_rank if adapter.lora_alpha is None else adapter.lora_alpha,
-            dropout=adapter.lora_dropout,
-            init="gaussian" if adapter.lora_init_type == "gaussian" else "default",
-        ),
+        precision=precision(config),
+        pack_on=workplace(config.precision.quantize_via, runtime.device),
+        adapter=planning.plan(config.adapter),
         adapter_dtype=_adapter_dtype(config, runtime),
-        gradient_checkpointing=config.memory.gradient_checkpointing,
+        device=runtime.device,
+        recompute=memory_plans.recompute(config.memory),
+        compilation=memory_plans.compilation(config.memory),
+        offload=memory_plans.offload(config.memory),
+        attention=config.memory.attention_mechanism,
+        joins_projections=config.adapter.fuse_qkv_projections,
         routes=[Route(one.start_layer_idx, one.end_layer_idx, one.selection_ratio) for one in routes],
         seed=seeds.derive(runtime.seed, "adapter"),
+        base_adapters=planning.base_adapters(config.adapter),
+        assistant=_assistant(config),
+        dtype=runtime.compute.dtype,
     )
+
+
+def parameter_groups(config: RunConfig, adapter: Adapter) -> list[dict[str, Any]]:
+    """The trained weights for the optimizer; `factor` is what the learning rate of a group is multiplied by."""
+    rate = config.optimization.learning_rate
+    return [{"params": list(one.parameters.values()), "factor": one.factor(rate)} for one in adapter.groups()]
+
+
+def packing(config: RunConfig, runtime: Runtime) -> Callable[[nn.Module], None] | None:
+    """What is done to a block of the base as soon as its weights are loaded; None where it stays as it is."""
+    if precision(config) == "no_change" or config.adapter.base_adapters:  # these are merged into plain weights first
+        return None
+    return packing_of(precision(config), workplace(config.precision.quantize_via, runtime.device))
+
+
+def kept_base(config: RunConfig, runtime: Runtime, weights: Weights) -> Kept | None:
+    """Where the packed base is kept for the next start."""
+    name = precision(config)
+    if name == "no_change" or config.adapter.base_adapters:
+        return None
+    whole = kept_recipe(weights, runtime.compute, recipe(name))
+    return Kept(cache_folder(config) / "packed", whole, packing_of(name))
 
 
 def _adapter_dtype(config: RunConfig, runtime: Runtime) -> torch.dtype:
@@ -227,6 +291,7 @@ def levers(config: RunConfig) -> tuple[str, ...]:
         "a smaller train_batch_size with more gradient_accumulation_steps": config.duration.train_batch_size > 1,
         "optimizer: bnb-adamw8bit": config.optimization.optimizer in {"adamw", "torch-adamw", "bnb-adamw"},
         "a tread_config": config.routing.tread_config is None,
+        "blocks_to_swap: 18": memory_plans.offload(config.memory) is None,
         "a smaller lora_rank": config.adapter.lora_rank > 16,
         "a smaller resolution": True,
     }
@@ -239,13 +304,46 @@ def triggers(config: RunConfig) -> list[str]:
     return list(dict.fromkeys([*config.data_defaults.instance_prompt, *own]))
 
 
-def metadata(config: RunConfig, sources: Weights, datasets: Sequence[Dataset]) -> dict[str, str]:
+def metadata(
+    config: RunConfig, sources: Weights, datasets: Sequence[Dataset], schedule: Schedule, seed: int
+) -> dict[str, str]:
     """What the adapter file says about itself."""
-    largest = max(record.placement.bucket for dataset in datasets for record in dataset.records)
-    return modelspec(
+    largest = str(max(record.placement.bucket for dataset in datasets for record in dataset.records))
+    is_private = config.publishing.private_metadata
+    spec = modelspec(
         architecture=family(config).architecture(sources),
         title=config.tracking.tracker_run_name,
-        resolution=f"{largest[0]}x{largest[1]}",
+        resolution=largest,
         triggers=triggers(config),
         comment=config.publishing.modelspec_comment,
+        is_private=is_private,
     )
+    run = Session(
+        name=config.tracking.tracker_run_name,
+        base=_public_name(sources.transformer),
+        rank=config.adapter.lora_rank,
+        alpha=config.adapter.lora_alpha or config.adapter.lora_rank,
+        steps=schedule.total_steps,
+        batch_size=config.duration.train_batch_size,
+        accumulation=schedule.accumulation,
+        learning_rate=config.optimization.learning_rate,
+        optimizer=config.optimization.optimizer,
+        schedule=config.optimization.lr_scheduler,
+        warmup=config.optimization.lr_warmup_steps,
+        seed=seed,
+        precision=config.precision.mixed_precision,
+        resolution=largest,
+        images=[_images(dataset) for dataset in datasets],
+    )
+    return {**spec, **session(run, is_private=is_private)}
+
+
+def _images(dataset: Dataset) -> Images:
+    # Reading millions of captions would hold up the start; the first ones say which tags are frequent.
+    captions = (caption for record in islice(dataset.records, 10_000) for caption in record.captions)
+    return Images(dataset.id, len(dataset.records), dataset.repeats + 1, dataset.regularise, captions)
+
+
+def _public_name(source: str) -> str:
+    """An id on the Hub as it is, and of a path only the last part: the rest is nobody's business."""
+    return Path(source).name if is_folder(source) or looks_like_path(source) else source

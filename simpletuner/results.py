@@ -9,8 +9,9 @@ from simpletuner import plans
 from simpletuner.config import RunConfig
 from simpletuner.data.dataset import Dataset
 from simpletuner.errors import PublishError
-from simpletuner.models.adapters import lora
-from simpletuner.models.sources import is_folder
+from simpletuner.models.adapters import lycoris_settings
+from simpletuner.models.adapters.adapter import FILE_NAME
+from simpletuner.models.sources import is_local
 from simpletuner.preparation import Prepared
 from simpletuner.progress import Notice, Published, Reporter
 from simpletuner.storage.local import LocalStore
@@ -59,7 +60,7 @@ def _publish(config: RunConfig, folder: Path, step: int, reporter: Reporter) -> 
         private=config.publishing.model_card_private,
         folder=folder,
         files=(
-            lora.FILE_NAME,
+            FILE_NAME,
             CARD,
             "before_and_after.png",
             f"validation_images/step_{step}_*.png",
@@ -90,9 +91,9 @@ def _card(config: RunConfig, prepared: Prepared, trainer: Trainer, has_sheet: bo
     return card.render(
         card.Card(
             title=config.tracking.tracker_run_name,
-            base=None if is_folder(prepared.weights.base) else prepared.weights.base,
+            base=None if is_local(prepared.weights.base) else prepared.weights.base,
             repository=_repository(config),
-            licence=family.licence,
+            licence=family.licence_of(prepared.weights),
             family=family.name,
             safe_for_work=config.publishing.model_card_safe_for_work,
             note=config.publishing.model_card_note or "",
@@ -128,9 +129,7 @@ def _training_facts(config: RunConfig, trainer: Trainer) -> dict[str, object]:
         "schedule": f"{config.optimization.lr_scheduler}, {config.optimization.lr_warmup_steps} warm-up steps",
         "batch size": config.duration.train_batch_size,
         "gradient accumulation": config.duration.gradient_accumulation_steps,
-        "LoRA target, rank, alpha": (
-            f"{_targets(config)}, {config.adapter.lora_rank}, {config.adapter.lora_alpha or config.adapter.lora_rank}"
-        ),
+        **_adapter_facts(config),
         "base precision": config.precision.base_model_precision,
         "mixed precision": config.precision.mixed_precision,
         "caption dropout": f"{config.objective.caption_dropout_probability:.0%}",
@@ -139,6 +138,15 @@ def _training_facts(config: RunConfig, trainer: Trainer) -> dict[str, object]:
         else config.objective.flow_schedule_shift,
         "seed": trainer.runtime.seed,
     }
+
+
+def _adapter_facts(config: RunConfig) -> dict[str, object]:
+    options = config.adapter
+    if options.lora_type == "lycoris":
+        settings = lycoris_settings.load(options.lycoris_config)
+        return {"LyCORIS": ", ".join(f"{name} {value}" for name, value in settings.items() if name != "apply_preset")}
+    sizes = f"{options.lora_rank}, {options.lora_alpha or options.lora_rank}"
+    return {"LoRA target, rank, alpha": f"{_targets(config)}, {sizes}"}
 
 
 def _targets(config: RunConfig) -> str:

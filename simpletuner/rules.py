@@ -12,7 +12,14 @@ from simpletuner.data.entries import where
 from simpletuner.data.generators.expansion import expand
 from simpletuner.data.sources import DataBackend
 from simpletuner.errors import Problem
-from simpletuner.models.sources import is_folder, looks_like_path
+from simpletuner.models import families, memory_plans
+from simpletuner.models.adapters import planning
+from simpletuner.models.attention import ATTENTIONS
+from simpletuner.models.families import FAMILIES
+from simpletuner.models.memory_plans import Circumstances
+from simpletuner.models.precision import activation_problem, full_training_problem, missing_package
+from simpletuner.models.references import KINDS
+from simpletuner.models.sources import wrong_with
 
 if TYPE_CHECKING:
     from simpletuner.config import RunConfig
@@ -26,8 +33,14 @@ def check(config: RunConfig) -> list[Problem]:
         *_publishing(config),
         *routes(config.routing),
         *_targets(config),
-        *_every_block(config),
+        *memory_plans.conflicts(config.memory, circumstances(config)),
+        *planning.conflicts(config.adapter, config.precision.base_model_precision),
         *_conditions(config),
+        *families.unmet(config.model.model_family, config.model.model_flavour, config.flat()),
+        *_references(config),
+        *_masks(config),
+        *_precision(config),
+        *_fused(config),
         *_folders(config),
         *_evaluation(config),
         *_early_end(config),
@@ -39,18 +52,13 @@ def _weights(config: RunConfig) -> Iterator[Problem]:
         "pretrained_model_name_or_path",
         "pretrained_transformer_model_name_or_path",
         "pretrained_vae_model_name_or_path",
+        "pretrained_t5_model_name_or_path",
+        "text_encoder_path",
     ):
         source = config.model.__dict__[option]
-        if source is None or is_folder(source):
-            continue
-        if source.endswith((".safetensors", ".gguf", ".sft")):
-            yield Problem(
-                option, f"'{source}' is a single file, which is not served yet; use a folder in diffusers layout"
-            )
-        elif looks_like_path(source):
-            yield Problem(
-                option, f"there is no folder '{source}'; give a folder in diffusers layout, or an id on the Hub"
-            )
+        if source is not None and (wrong := wrong_with(source)):
+            yield Problem(option, wrong)
+    yield from FAMILIES[config.model.model_family].missing(config.model.weights())
 
 
 def _publishing(config: RunConfig) -> Iterator[Problem]:
@@ -89,14 +97,21 @@ def _targets(config: RunConfig) -> Iterator[Problem]:
         yield Problem("peft_lora_target_modules", "names no layer; name some, or leave it out for flux_lora_target")
 
 
-def _every_block(config: RunConfig) -> Iterator[Problem]:
-    interval = config.memory.gradient_checkpointing_interval
-    if interval not in {None, 1}:
-        yield Problem("gradient_checkpointing_interval", f"{interval} is not served yet; use 1, which is every block")
+def circumstances(config: RunConfig) -> Circumstances:
+    """What memory options depend on in other sections."""
+    return Circumstances(
+        is_packed=config.precision.base_model_precision != "no_change",
+        trains_weights=config.model.model_type == "full",
+        reads_weights=config.adapter.use_dora or config.adapter.lora_type == "lycoris",
+        joins_projections=config.adapter.fuse_qkv_projections,
+        routes_tokens=config.routing.tread_config is not None,
+    )
 
 
 def _conditions(config: RunConfig) -> Iterator[Problem]:
     """Conditioning data sets that nothing in the model can take."""
+    if families.takes_references(config.model.model_family, config.model.model_flavour):
+        return
     for entry in expand(config.data)[0]:
         if isinstance(entry, DataBackend) and entry.conditioning_type in _TAKEN_BY:
             yield Problem(
@@ -106,12 +121,66 @@ def _conditions(config: RunConfig) -> Iterator[Problem]:
             )
 
 
+def _references(config: RunConfig) -> Iterator[Problem]:
+    """Pictures to look at for a model that cannot, none for one that has to, and such that make no batch."""
+    model = config.model
+    given = [one for one in expand(config.data)[0] if isinstance(one, DataBackend) and one.conditioning_type in KINDS]
+    if families.takes_references(model.model_family, model.model_flavour):
+        if not given:
+            yield Problem(
+                "model_flavour",
+                f"'{model.model_flavour}' changes pictures, and no data set has any to start from; add one with "
+                f"conditioning_type reference_strict, or use the flavour dev",
+            )
+        return
+    for entry in given:
+        if entry.conditioning_type in _TAKEN_BY:
+            continue
+        yield Problem(
+            where(entry, "conditioning_type"),
+            f"'{entry.conditioning_type}' is for model_flavour kontext; set that, or leave these images out",
+        )
+
+
+def _masks(config: RunConfig) -> Iterator[Problem]:
+    """Kernels that cannot hide tokens, for models that have to."""
+    chosen = config.memory.attention_mechanism
+    hides = config.objective.flux_attention_masked_training or families.masks_prompts(config.model.model_family)
+    if hides and not ATTENTIONS[chosen].takes_masks:
+        yield Problem("attention_mechanism", f"'{chosen}' cannot hide the padding of prompts; use diffusers")
+
+
 def _folders(config: RunConfig) -> Iterator[Problem]:
     """Folders that a run writes to, among pictures that it must not touch."""
     folders = {"output_dir": config.run.output_dir, "cache_dir": config.run.cache_dir or Path("cache")}
     for option, folder in folders.items():
         if wrong := among_pictures(folder, config.data):
             yield Problem(option, wrong)
+
+
+def _fused(config: RunConfig) -> Iterator[Problem]:
+    """Updates inside the backward pass, with what needs all gradients at once."""
+    options = config.optimization
+    if not options.fused_backward_pass:
+        return
+    if config.duration.gradient_accumulation_steps > 1:
+        yield Problem("fused_backward_pass", "needs gradient_accumulation_steps 1; set that, or leave it out")
+    if options.max_grad_norm > 0 and options.grad_clip_method != "value":
+        what = "cannot know the norm of all gradients; set grad_clip_method to value, or max_grad_norm to 0"
+        yield Problem("fused_backward_pass", what)
+
+
+def _precision(config: RunConfig) -> Iterator[Problem]:
+    """Precisions whose packages are missing, or that do not go with something else."""
+    options = config.precision
+    for option in ("base_model_precision", "text_encoder_1_precision", "text_encoder_2_precision"):
+        if said := missing_package(options.__dict__[option]):
+            yield Problem(option, said)
+    wanted = options.quantize_activations
+    if said := activation_problem(options.base_model_precision, activations=wanted):
+        yield Problem("quantize_activations", said)
+    if config.model.model_type == "full" and (said := full_training_problem(options.base_model_precision)):
+        yield Problem("base_model_precision", said)
 
 
 def _evaluation(config: RunConfig) -> Iterator[Problem]:
@@ -145,6 +214,8 @@ def _early_end(config: RunConfig) -> Iterator[Problem]:
 
 def remarks(config: RunConfig) -> Iterator[str]:
     """What has no effect as the options stand together."""
+    yield from memory_plans.remarks(config.memory)
+    yield from planning.notices(config.adapter)
     options = config.validation
     has_data = any(isinstance(entry, DataBackend) and entry.dataset_type == "eval" for entry in config.data)
     for option in ("num_eval_images", "eval_timesteps", "eval_dataset_pooling"):
@@ -172,8 +243,6 @@ def _too_late(config: RunConfig) -> Iterator[str]:
 
 _TAKEN_BY = {
     "controlnet": "controlnet: true",
-    "reference_strict": "model_flavour kontext",
-    "reference_loose": "model_flavour kontext",
 }
 
 _TO_MEASURE = "set eval_steps_interval to measure the loss on it"

@@ -10,16 +10,16 @@ from pathlib import Path
 from simpletuner import plans
 from simpletuner.config import RunConfig
 from simpletuner.errors import SimpleTunerError
-from simpletuner.models.adapters import lora
 from simpletuner.models.assemble import assemble
 from simpletuner.preparation import Prepared, prepare
 from simpletuner.progress import Failed, Finished, JsonLines, Notice, Reporter, RunStarted, Several
 from simpletuner.results import PROGRESS, Outcome, finish
 from simpletuner.storage.local import LocalStore
-from simpletuner.training import checkpoint, optimizers
+from simpletuner.training import checkpoint, optimizers, references
 from simpletuner.training.batches import Batches
 from simpletuner.training.checkpoint import Checkpoints
 from simpletuner.training.evaluation import Evaluation
+from simpletuner.training.fused_backward import UpdatesInBackward
 from simpletuner.training.runtime import Runtime, fits_memory
 from simpletuner.training.trackers import Identity, open_tracker
 from simpletuner.training.trainer import RESOLVED_CONFIG, Schedule, Trainer
@@ -73,23 +73,34 @@ def build_trainer(
     config: RunConfig, prepared: Prepared, checkpoints: Checkpoints, runtime: Runtime, reporter: Reporter
 ) -> Trainer:
     """The network, its adapter, the optimizer and everything else the loop needs."""
-    family = plans.family(config)
     order = plans.order(config, prepared.datasets, runtime)
     schedule = plans.schedule(config, order)
     order = order.with_length(schedule.total_steps)
-    batches = Batches(prepared.datasets, order, prepared.prompts, prepared.latents, runtime.seed)
-    denoiser = family.denoiser(prepared.weights, runtime.compute)
-    router = assemble(denoiser, plans.assembly(config, runtime))
+    batches = Batches(
+        prepared.datasets,
+        order,
+        prepared.prompts,
+        prepared.latents,
+        runtime.seed,
+        references=config.data_defaults.conditioning_multidataset_sampling,
+    )
+    denoiser = plans.denoiser(config, runtime)
+    assembled = assemble(denoiser, plans.assembly(config, runtime))
     rate = plans.learning_rate(config, schedule, runtime)
     optimizer = optimizers.build(
-        config.optimization.optimizer, lora.trainable(denoiser.module).values(), plans.optimizer_settings(config, rate)
+        config.optimization.optimizer,
+        plans.parameter_groups(config, assembled.adapter),
+        plans.optimizer_settings(config, rate),
     )
+    limit = config.optimization.max_grad_norm
+    fused = UpdatesInBackward(optimizer, limit=limit) if config.optimization.fused_backward_pass else None
     return Trainer(
         objective=config.objective,
         optimization=config.optimization,
         schedule=schedule,
         learning_rate=rate,
         denoiser=denoiser,
+        adapter=assembled.adapter,
         optimizer=runtime.prepare(denoiser.module, optimizer),
         batches=batches,
         validation=_validation(config, prepared, runtime, reporter),
@@ -97,9 +108,10 @@ def build_trainer(
         runtime=runtime,
         reporter=reporter,
         shift=partial(plans.noise_shift, config),
-        router=router,
+        router=assembled.router,
+        fused=fused,
         evaluation=_evaluation(config, schedule, prepared, runtime, reporter),
-        metadata=plans.metadata(config, prepared.weights, prepared.datasets),
+        metadata=plans.metadata(config, prepared.weights, prepared.datasets, schedule, runtime.seed),
         resolved_config=config.dump(),
         data={one.id: {"images": len(one.records), "fingerprint": one.fingerprint()} for one in prepared.datasets},
     )
@@ -109,8 +121,10 @@ def _validation(config: RunConfig, prepared: Prepared, runtime: Runtime, reporte
     family = plans.family(config)
     steps = config.validation.validation_num_inference_steps
     schedule = partial(family.sampling_schedule, prepared.weights, steps)
-    base = plans.name_of_base(config, runtime)
-    studio = Studio(plans.codec(config, runtime), schedule, prepared.prompts, base)
+    example = references.example(prepared.datasets)
+    base = plans.name_of_base(config, runtime) + (f"/{example.name}" if example else "")
+    others = references.of_image(example.dataset, 0, prepared.latents) if example else {}
+    studio = Studio(plans.codec(config, runtime), schedule, prepared.prompts, base, others)
     return Validation(config.validation, prepared.shots, studio, Path(config.run.output_dir), runtime, reporter)
 
 

@@ -126,9 +126,9 @@ def test_an_object_is_kept_however_it_is_written(desk: Desk, value: object) -> N
     assert tread.model_dump(mode="json") == ROUTES
 
 
-def test_objects_that_are_not_served_yet_arrive_whole(desk: Desk) -> None:
+def test_objects_arrive_whole_whether_they_are_served_or_not(desk: Desk) -> None:
     given = {"unet": {"load_in_4bit": True}}
-    read = desk.read({"quantization_config": given, "lycoris_config": {"algo": "lokr"}})
+    read = desk.read({"quantization_config": given, "lora_type": "lycoris", "lycoris_config": {"algo": "lokr"}})
     assert read.config.precision.quantization_config == given
     assert read.config.adapter.lycoris_config == {"algo": "lokr"}
 
@@ -455,7 +455,7 @@ def test_a_key_that_is_given_twice_is_told(desk: Desk) -> None:
         ),
         (
             {"model_family": "Flux"},
-            "model_family: no model family is called 'Flux'; did you mean 'flux'? the choices are flux",
+            "model_family: no model family is called 'Flux'; did you mean 'flux'? the choices are flux, chroma",
         ),
         (
             {"report_to": "tensorbord"},
@@ -584,18 +584,20 @@ def test_the_message_counts_and_lists(desk: Desk) -> None:
     [
         ({"model_type": "full"}, "model_type: 'full' is not served yet; use lora"),
         ({"controlnet": True}, "controlnet: true is not served yet; leave it out to train a LoRA without ControlNet"),
-        ({"model_flavour": "schnell"}, "model_flavour: 'schnell' is not served yet; train on dev and use the LoRA with "
-                                       "schnell"),
+        ({"peft_lora_mode": "singlora"}, "peft_lora_mode: 'singlora' is not served yet; use standard"),
         ({"mixed_precision": "fp16"}, "mixed_precision: 'fp16' is not served yet; use bf16"),
-        ({"musubi_blocks_to_swap": 8}, "musubi_blocks_to_swap: 8 is not served yet; use gradient_checkpointing and "
-                                       "base_model_precision int8-quanto or nf4-bnb to save memory"),
+        ({"group_offload_vae": True}, "group_offload_vae: true is not served yet; use vae_enable_tiling and "
+                                      "vae_enable_slicing"),
         ({"report_to": "tensorboard,comet_ml"}, "report_to: 'comet_ml' is not served yet; use tensorboard or wandb"),
-        ({"gradient_checkpointing_interval": 2}, "gradient_checkpointing_interval: 2 is not served yet; use 1, which "
-                                                 "is every block"),
-        ({"pretrained_model_name_or_path": "flux.safetensors"}, "pretrained_model_name_or_path: 'flux.safetensors' is "
-                                           "a single file, which is not served yet; use a folder in diffusers layout"),
+        ({"gradient_checkpointing_backend": "torch-ffn"}, "gradient_checkpointing_backend: 'torch-ffn' is not served "
+                                                          "yet; use torch"),
+        ({"musubi_blocks_to_swap": 8, "enable_group_offload": True}, "musubi_blocks_to_swap: does not go together "
+         "with enable_group_offload: both decide where weights are; leave one of them out"),
+        ({"pretrained_model_name_or_path": "flux.safetensors"}, "pretrained_model_name_or_path: there is no file "
+                                           "'flux.safetensors'; check the path"),
         ({"pretrained_model_name_or_path": "/no/where"}, "pretrained_model_name_or_path: there is no folder "
-                                           "'/no/where'; give a folder in diffusers layout, or an id on the Hub"),
+                                           "'/no/where'; give a folder in diffusers layout, a .safetensors file, "
+                                           "or an id on the Hub"),
         ({"peft_lora_target_modules": []}, "peft_lora_target_modules: names no layer; name some, or leave it out for "
                                            "flux_lora_target"),
         ({"tread_config": {"routes": [{"selection_ratio": 0.5, "start_layer_idx": 5, "end_layer_idx": 2}]}},
@@ -615,8 +617,8 @@ def test_what_is_not_served_or_does_not_go_together_is_told_with_advice(
 
 
 def test_what_is_refused_stops_a_run(desk: Desk) -> None:
-    desk.file("config.json", {"data_backend_config": "data.json", "use_dora": True})
-    assert "use_dora: true is not served yet" in choosing(desk.folder, Selection(config="config.json"))
+    desk.file("config.json", {"data_backend_config": "data.json", "train_text_encoder": True})
+    assert "train_text_encoder: true is not served yet" in choosing(desk.folder, Selection(config="config.json"))
 
 
 def test_asking_for_the_default_is_not_refused(desk: Desk) -> None:

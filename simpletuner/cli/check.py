@@ -11,7 +11,7 @@ from simpletuner.cli.summary import describe
 from simpletuner.config import Reading, load
 from simpletuner.demo.start import prepare_demo
 from simpletuner.hub import reachable
-from simpletuner.models.sources import is_folder
+from simpletuner.models.sources import is_local
 
 
 @click.command("check", context_settings=PASS_ON)
@@ -43,7 +43,8 @@ def _weights(reading: Reading, offline: bool) -> list[str]:
     """What there is to say about weights that are not on this machine."""
     model = reading.config.model
     weights = model.weights()
-    remote = sorted({source for source in (weights.base, weights.transformer, weights.vae) if not is_folder(source)})
+    places = {weights.base, weights.transformer, weights.vae, weights.clip or weights.base, weights.t5 or weights.base}
+    remote = sorted(source for source in places if not is_local(source))
     if offline:
         return [f"{source} was not looked at: --offline" for source in remote]
     return [said for source in remote if (said := reachable(source, model.revision))]

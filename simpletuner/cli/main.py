@@ -19,6 +19,7 @@ COMMANDS = {
     "configure": "Answer a few questions and get a config that works.",
     "examples": "List the examples that come along, or copy one.",
     "data": "Look at the data sets of a config before training.",
+    "export": "Write an adapter in the format of another program.",
     "cache": "Fill, check or tidy up the caches of a config.",
     "options": "Show every option of a config with its meaning.",
 }
@@ -26,7 +27,6 @@ COMMANDS = {
 
 LATER = {
     "server": "use the command line; progress.jsonl in the output folder can be followed by other programs",
-    "export": "the adapter is written in diffusers format, which ComfyUI and others load",
     "push": "set push_to_hub in the config, or upload the output folder with: hf upload",
     "generate": "load the adapter in diffusers; the model card in the output folder shows how",
 }

@@ -100,9 +100,8 @@ class DataDefaults(Section):
                 "combined": "All conditioning data sets are used for each image.",
             },
         ),
-        NoEffect("all masks of an image count together"),
     ] = "random"
-    """How several conditioning data sets of one image are used."""
+    """How several data sets of reference pictures are used; all masks of an image always count together."""
     disable_bucket_pruning: Annotated[bool, NoEffect(_NO_BUCKET_LOST)] = False
     """Keeps buckets that are smaller than a batch."""
     allow_dataset_oversubscription: Annotated[bool, NoEffect(_NO_BUCKET_LOST)] = False

@@ -1,7 +1,9 @@
-"""From a bare network to one that can be trained: precision, then adapter, then checkpointing and routing.
+"""From a bare network to one that can be trained: base adapters, precision, adapter, memory and speed, then routing.
 
-The order matters. The base is packed before the adapter is attached, because packing would pack the adapter too.
-Routing hooks come last, so that they stand outside whatever the steps before did to a block.
+The order matters. Base adapters are merged, and projections joined, while the weights are plain. The base is packed
+before the adapter is attached, because packing would pack the adapter too. Compiled blocks hold plain arithmetic, so
+checkpointing is put around them; weights are moved by hooks around both, when everything frozen is known. Routing hooks
+come last, so that they stand outside whatever the steps before did to a block.
 """
 
 from __future__ import annotations
@@ -10,14 +12,20 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from simpletuner.models.adapters import lora
-from simpletuner.models.adapters.lora import LoraPlan
+from simpletuner.models import assistant, attention, checkpointing, compiling, offload
+from simpletuner.models.adapters.merging import BaseAdapter, merge
+from simpletuner.models.assistant import Assistant
+from simpletuner.models.checkpointing import Recompute
+from simpletuner.models.compiling import Compilation
+from simpletuner.models.offload import Offload
 from simpletuner.models.precision import PRECISIONS
 from simpletuner.models.tread import Route, TokenRouter
 
 if TYPE_CHECKING:
     import torch
+    from torch import nn
 
+    from simpletuner.models.adapters.adapter import Adapter, AdapterPlan
     from simpletuner.models.family import Denoiser
 
 
@@ -26,17 +34,56 @@ class Assembly:
     """What is done to the base network before training."""
 
     precision: str
-    adapter: LoraPlan
+    pack_on: torch.device | None
+    """Where weights are packed, unless where they are."""
+    adapter: AdapterPlan
     adapter_dtype: torch.dtype
-    gradient_checkpointing: bool
+    device: torch.device
+    """Where the network will compute."""
     routes: Sequence[Route]
     seed: int
+    base_adapters: Sequence[BaseAdapter] = ()
+    recompute: Recompute | None = None
+    compilation: Compilation | None = None
+    offload: Offload | None = None
+    attention: str = "diffusers"
+    joins_projections: bool = False
+    assistant: Assistant | None = None
+    dtype: torch.dtype | None = None
+    """Precision of the assistant; that of the adapter unless given."""
 
 
-def assemble(denoiser: Denoiser, plan: Assembly) -> TokenRouter | None:
-    """Change the network in place; returns the token router when there are routes."""
-    PRECISIONS[plan.precision](denoiser.module, denoiser.blocks)
-    lora.attach(denoiser.module, plan.adapter, plan.adapter_dtype, plan.seed)
-    if plan.gradient_checkpointing:
-        denoiser.module.enable_gradient_checkpointing()  # type: ignore[operator]  # a mixin of diffusers models
-    return TokenRouter(denoiser.blocks, plan.routes) if plan.routes else None
+@dataclass(frozen=True)
+class Assembled:
+    """What was put on the network and is needed while training."""
+
+    adapter: Adapter
+    router: TokenRouter | None
+    """Present when there are routes."""
+
+
+def assemble(denoiser: Denoiser, plan: Assembly) -> Assembled:
+    """Change the network in place."""
+    module, blocks = denoiser.module, denoiser.blocks
+    merge(module, plan.base_adapters)
+    if plan.joins_projections:
+        from simpletuner.models.fusing import fuse  # it defines layers, which need torch
+
+        fuse(module)
+    PRECISIONS[plan.precision](module, blocks, plan.pack_on)
+    if plan.assistant is not None:
+        assistant.attach(module, plan.assistant, plan.dtype or plan.adapter_dtype)
+    adapter = plan.adapter.attach(module, plan.adapter_dtype, plan.seed)
+    _spare(module, blocks, plan)
+    return Assembled(adapter, TokenRouter(blocks, plan.routes) if plan.routes else None)
+
+
+def _spare(module: nn.Module, blocks: Sequence[nn.Module], plan: Assembly) -> None:
+    """Trade memory and time as the plan says."""
+    attention.use(module, plan.attention, plan.device)
+    if plan.compilation:
+        compiling.enable(blocks, plan.compilation)
+    if plan.recompute:
+        checkpointing.enable(blocks, plan.recompute)
+    if plan.offload:
+        offload.attach(module, blocks, plan.offload, plan.device)

@@ -13,6 +13,7 @@ from simpletuner.data.dataset import Dataset
 from simpletuner.data.items import Record
 from simpletuner.data.sampler import Draw, Order
 from simpletuner.seeds import derive
+from simpletuner.training import references
 from simpletuner.training.runtime import generator
 
 if TYPE_CHECKING:
@@ -67,13 +68,22 @@ class Batches:
     """Makes batches by their number."""
 
     def __init__(
-        self, datasets: Sequence[Dataset], order: Order, prompts: Prompts, latents: Latents, seed: int
+        self,
+        datasets: Sequence[Dataset],
+        order: Order,
+        prompts: Prompts,
+        latents: Latents,
+        seed: int,
+        *,
+        references: str = references.RANDOM,
     ) -> None:
+        """`references` says what is done with several data sets of references: random or combined."""
         self._datasets = datasets
         self._order = order
         self._prompts = prompts
         self._latents = latents
         self._seed = seed
+        self._references = references
 
     @property
     def per_epoch(self) -> int:
@@ -102,7 +112,12 @@ class Batches:
             noise=torch.stack([self._normal("noise", draw, latents.shape[1:]) for draw in draws.draws]),
             normal=torch.cat([self._normal("sigma", draw, (1,)) for draw in draws.draws]),
             uniform=torch.cat([self._uniform("guidance", draw) for draw in draws.draws]),
-            conditioning=stacked([self._prompts[draw.caption] for draw in draws.draws]),
+            conditioning={
+                **stacked([self._prompts[draw.caption] for draw in draws.draws]),
+                **references.of_draws(
+                    dataset, draws.draws, draws.epoch, self._latents, sampling=self._references, seed=self._seed
+                ),
+            },
             weight=dataset.loss_weight,
             mask=weights(dataset, pairs, latents.shape[2:], kind="mask"),
             optional_mask=weights(dataset, pairs, latents.shape[2:], kind="segmentation"),

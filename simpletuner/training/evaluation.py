@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 from simpletuner.data.dataset import Dataset
 from simpletuner.progress import Evaluated, Reporter
 from simpletuner.seeds import derive
-from simpletuner.training import objective
-from simpletuner.training.batches import Latents, Prompts, stacked
+from simpletuner.training import objective, references
+from simpletuner.training.batches import Latents, Prompts
 from simpletuner.training.runtime import Runtime, generator
 
 if TYPE_CHECKING:
@@ -64,12 +64,16 @@ class Evaluation:
             record = dataset.records[place]
             latents, _ = self.latents.get(dataset.id, record)
             captions = record.captions or ("",)
+            others = references.of_image(dataset, place, self.latents)
             for levels in self._parts(dataset.batch_size):
                 noise = torch.stack([_noise(latents, record.digest, level) for level in levels])
-                yield from self._of_levels(latents, noise, levels, captions[0], denoiser)
+                yield from self._of_levels(latents, noise, levels, {**self._text(captions[0]), **others}, denoiser)
+
+    def _text(self, caption: str) -> Mapping[str, Tensor]:
+        return {name: one[None] for name, one in self.prompts[caption].items()}
 
     def _of_levels(
-        self, latents: Tensor, noise: Tensor, levels: range, caption: str, denoiser: Denoiser
+        self, latents: Tensor, noise: Tensor, levels: range, given: Mapping[str, Tensor], denoiser: Denoiser
     ) -> Sequence[float]:
         """The loss of one image at some noise levels."""
         import torch
@@ -78,7 +82,7 @@ class Evaluation:
         image, noise = latents.expand_as(noise).to(device), noise.to(device)
         even = torch.tensor([(level + 0.5) / self.levels for level in levels])
         sigma = objective.shifted(even, self.shift(*latents.shape[-2:])).to(device)
-        conditioning = {name: one.to(device) for name, one in stacked([self.prompts[caption]] * len(levels)).items()}
+        conditioning = {name: one.to(device).expand(len(levels), *one.shape[1:]) for name, one in given.items()}
         guidance = torch.full_like(sigma, self.guidance) if denoiser.uses_guidance else None
         prediction = denoiser.predict(objective.noised(image, noise, sigma), sigma, conditioning, guidance)
         losses: list[float] = objective.squared_error(prediction, objective.velocity(image, noise)).tolist()

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 from simpletuner import seeds
 from simpletuner.errors import CheckpointError, TrainingError
-from simpletuner.models.adapters import lora
+from simpletuner.models.adapters.adapter import FILE_NAME, Adapter, parameters_of
 from simpletuner.progress import CheckpointSaved, Notice, Reporter, StepDone, TrainingStarted
 from simpletuner.storage.local import LocalStore
-from simpletuner.training import checkpoint, objective
+from simpletuner.training import checkpoint, four_steps, objective
 from simpletuner.training.batches import Batch, Batches
 from simpletuner.training.checkpoint import Checkpoints
 from simpletuner.training.evaluation import Evaluation
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from simpletuner.models.family import Denoiser
     from simpletuner.models.tread import TokenRouter
+    from simpletuner.training.fused_backward import UpdatesInBackward
     from simpletuner.training.options import Objective, Optimization
 
 RESOLVED_CONFIG = "simpletuner_config.json"
@@ -64,6 +65,7 @@ class Trainer:
     schedule: Schedule
     learning_rate: LearningRate
     denoiser: Denoiser
+    adapter: Adapter
     optimizer: Optimizer
     batches: Batches
     validation: Validation
@@ -74,6 +76,8 @@ class Trainer:
     """The noise shift for latents of a height and width."""
     router: TokenRouter | None = None
     evaluation: Evaluation | None = None
+    fused: UpdatesInBackward | None = None
+    """Present when weights are updated while gradients are made."""
     metadata: Mapping[str, str] = field(default_factory=dict)
     resolved_config: str = "{}"
     data: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
@@ -84,10 +88,10 @@ class Trainer:
         """Train to the last step; returns the path of the trained adapter."""
         if resume_from is not None:
             self._restore(resume_from)
-        parameters = lora.trainable(self.denoiser.module)
+        parameters = parameters_of(self.adapter)
         count = sum(parameter.numel() for parameter in parameters.values())
         self.reporter.report(TrainingStarted(self.state.step, self.schedule.total_steps, self.schedule.epochs, count))
-        self.validation.draw_base(self.denoiser)
+        self.validation.draw_base(self.denoiser, self.adapter)
         self.denoiser.module.train()
         begun = self.state.step
         batches = self._remaining()
@@ -108,16 +112,18 @@ class Trainer:
     def _train_step(self, batches: Iterator[Batch], parameters: list[nn.Parameter]) -> None:
         started = time.perf_counter()
         losses, samples, epoch, regularised = [], 0, 0, 0
+        rate = self.learning_rate.at(self.state.step)
+        self._set_rate(rate)
         for _ in range(self.schedule.accumulation):
             batch = next(batches)
             losses.append(self._accumulate(batch))
             samples += len(batch.samples)
             epoch = batch.epoch
             regularised += batch.regularise
-        rate = self.learning_rate.at(self.state.step)
-        norm = self._update(parameters, rate)
+        norm = self._update(parameters)
         self.state.step += 1
-        metrics = {"regularisation_share": regularised / len(losses)} if regularised else {}
+        metrics = dict(self.adapter.after_step())
+        metrics |= {"regularisation_share": regularised / len(losses)} if regularised else {}
         self.reporter.report(
             StepDone(
                 step=self.state.step,
@@ -136,6 +142,8 @@ class Trainer:
         self.runtime.reseed("dropout", batch.number)
         with self._routed(batch):
             loss = self.loss(batch)
+            if self.fused is not None:
+                self.runtime.reseed("rounding", self.state.step)
             self.runtime.backward(loss / self.schedule.accumulation)
         value = float(loss.detach())
         if not math.isfinite(value):
@@ -155,7 +163,7 @@ class Trainer:
         target = objective.velocity(image, noise)
         with self.runtime.autocast():
             if batch.regularise:
-                with torch.no_grad(), self.denoiser.without_adapter():
+                with torch.no_grad(), self.adapter.without():
                     target = self.denoiser.predict(noisy, sigma, conditioning, guidance)
             prediction = self.denoiser.predict(noisy, sigma, conditioning, guidance)
         mask = self._mask(batch)
@@ -170,6 +178,8 @@ class Trainer:
         return batch.optional_mask if batch.mask is None else batch.mask * batch.optional_mask
 
     def _sigma(self, batch: Batch) -> Tensor:
+        if self.objective.flux_fast_schedule:
+            return four_steps.levels(batch.normal)
         plain = objective.logit_normal(batch.normal, self.objective.flow_sigmoid_scale)
         height, width = batch.latents.shape[-2:]
         return objective.shifted(plain, self.shift(height, width))
@@ -185,16 +195,23 @@ class Trainer:
     def _routed(self, batch: Batch) -> AbstractContextManager[None]:
         if self.router is None:
             return nullcontext()
-        return self.router.step(lambda: self.runtime.generator("tread", batch.number))
+        return self.router.step(lambda: self.runtime.generator("tread", batch.number), self._mask(batch))
 
-    def _update(self, parameters: list[nn.Parameter], rate: float) -> float:
-        norm = self.runtime.clip(parameters, self.optimization.max_grad_norm, self.optimization.grad_clip_method)
+    def _set_rate(self, rate: float) -> None:
+        for group in self.optimizer.param_groups:
+            group["lr"] = rate * group["factor"]
+
+    def _update(self, parameters: list[nn.Parameter]) -> float:
+        """Change the weights, unless that was done in the backward pass; returns the norm of the gradient."""
+        if self.fused is None:
+            norm = self.runtime.clip(parameters, self.optimization.max_grad_norm, self.optimization.grad_clip_method)
+        else:
+            norm = self.fused.norm()
         if not math.isfinite(norm):
             raise TrainingError(self._not_finite("gradient", None))
-        for group in self.optimizer.param_groups:
-            group["lr"] = rate
-        self.runtime.reseed("rounding", self.state.step)
-        self.optimizer.step()
+        if self.fused is None:
+            self.runtime.reseed("rounding", self.state.step)
+            self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return norm
 
@@ -216,7 +233,7 @@ class Trainer:
         if unless_saved and every and self.state.step % every == 0:
             return
         files = {
-            lora.FILE_NAME: self._adapter_file(),
+            FILE_NAME: self.adapter.encode(self._metadata()),
             "optimizer.safetensors": checkpoint.encode_state(self.optimizer.state_dict()),
             checkpoint.STATE: json.dumps(
                 {
@@ -232,12 +249,11 @@ class Trainer:
         self.reporter.report(CheckpointSaved(self.state.step, str(path)))
 
     def _save_adapter(self) -> Path:
-        LocalStore(self.checkpoints.folder).write(lora.FILE_NAME, self._adapter_file(fold_scaling=True))
-        return self.checkpoints.folder / lora.FILE_NAME
+        LocalStore(self.checkpoints.folder).write(FILE_NAME, self.adapter.publish(self._metadata()))
+        return self.checkpoints.folder / FILE_NAME
 
-    def _adapter_file(self, *, fold_scaling: bool = False) -> bytes:
-        metadata = {**self.metadata, "global_step": str(self.state.step)}
-        return lora.encode_file(self.denoiser.module, metadata, fold_scaling=fold_scaling)
+    def _metadata(self) -> dict[str, str]:
+        return {**self.metadata, "global_step": str(self.state.step)}
 
     def _restore(self, path: Path) -> None:
         state = json.loads(checkpoint.read(path, checkpoint.STATE))
@@ -252,7 +268,7 @@ class Trainer:
                 f"which cannot go on from its state. Set optimizer to {state['optimizer']}, or resume_from_checkpoint "
                 f"to none."
             )
-        lora.load_adapter_state(self.denoiser.module, lora.decode_file(checkpoint.read(path, lora.FILE_NAME)))
+        self.adapter.load(self.adapter.decode(checkpoint.read(path, FILE_NAME)))
         own = [{name: one for name, one in group.items() if name != "params"} for group in self.optimizer.param_groups]
         self.optimizer.load_state_dict(checkpoint.decode_state(checkpoint.read(path, "optimizer.safetensors")))
         for group, settings in zip(self.optimizer.param_groups, own, strict=True):

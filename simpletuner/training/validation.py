@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from simpletuner.models.adapters.adapter import Adapter
 from simpletuner.models.family import SamplingSchedule
 from simpletuner.models.sampling import Guidance, sample
 from simpletuner.progress import Advanced, ImagesSaved, Reporter, StageStarted
@@ -38,6 +39,8 @@ class Studio:
     prompts: Prompts
     base: str
     """Names the base model and its precision, so that its pictures are not taken for another's."""
+    references: Mapping[str, Tensor] = field(default_factory=dict)
+    """Pictures that every shot starts from, with a batch axis of one."""
     scale: int = 8
     channels: int = 16
 
@@ -58,12 +61,12 @@ class Validation:
         """Whether there is anything to draw."""
         return bool(self.shots) and not self.options.validation_disable
 
-    def draw_base(self, denoiser: Denoiser) -> None:
+    def draw_base(self, denoiser: Denoiser, adapter: Adapter) -> None:
         """Draw what the base model makes of the prompts, once; images of earlier runs with the same settings stay."""
         missing = [shot for shot in self.shots if not self._base_path(shot).exists()]
         if not self.is_on or self.options.disable_benchmark or not missing:
             return
-        with denoiser.without_adapter():
+        with adapter.without():
             for shot, image in self._draw(denoiser, missing, "base model images"):
                 self._save(self._base_path(shot), image, shot)
 
@@ -127,7 +130,8 @@ class Validation:
         )
 
     def _conditioning(self, prompt: str) -> Mapping[str, Tensor]:
-        return {name: tensor.to(self.runtime.device) for name, tensor in stacked([self.studio.prompts[prompt]]).items()}
+        given = {**stacked([self.studio.prompts[prompt]]), **self.studio.references}
+        return {name: tensor.to(self.runtime.device) for name, tensor in given.items()}
 
     def _base_path(self, shot: Shot) -> Path:
         options = self.options

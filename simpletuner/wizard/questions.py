@@ -101,7 +101,9 @@ def _captions(answers: Answers, found: Pictures) -> Answers:
 
 
 def _model(answers: Answers) -> Answers:
-    meanings = {name: FLAVOURS.summary(name).partition(";")[0] for name in FLAVOURS}
+    # Those that are trained on pairs need data sets that are not asked for here.
+    alone = [name for name, flavour in FLAVOURS.items() if not flavour.takes_references]
+    meanings = {name: FLAVOURS.summary(name).partition(";")[0] for name in alone}
     meanings[_OWN] = "A folder in diffusers layout, or an id on the Hub."
     default = _OWN if answers.base else answers.flavour
     chosen = _select("Model to start from:", {name: name for name in meanings}, default=default, meanings=meanings)

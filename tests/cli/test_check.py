@@ -100,14 +100,14 @@ def test_weights_on_this_machine_need_no_network(simpletuner: Run, folder: Path)
 
 
 def test_every_problem_is_listed_and_the_exit_code_is_2(simpletuner: Run, folder: Path) -> None:
-    done = simpletuner(folder, "check", "--offline", "lora_rnk=8", "lora_rank=0", "use_dora")
+    done = simpletuner(folder, "check", "--offline", "lora_rnk=8", "lora_rank=0", "train_text_encoder")
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.splitlines() == [
         f"{folder}/config/config.json has 3 problems:",
         "  lora_rnk: there is no option of this name; did you mean 'lora_rank'? see documentation/OPTIONS.md",
         "  lora_rank: must be at least 1, got '0'",
-        "  use_dora: true is not served yet; leave it out to train a plain LoRA",
+        "  train_text_encoder: true is not served yet; leave it out: only the transformer is trained",
     ]
 
 

@@ -66,9 +66,9 @@ def make(tmp_path, model, pictures):
         made = build_trainer(config, prepared, Checkpoints(tmp_path / "output", 0), runtime, Recorded())
         denoiser = tiny.denoiser()
         denoiser.module.double()
-        lora.attach(denoiser.module, LoraPlan(tuple(PRESETS["all+ffs"]), 4, 2.0), torch.float64, seed=3)
+        adapter = lora.attach(denoiser.module, LoraPlan(tuple(PRESETS["all+ffs"]), 4, 2.0), torch.float64, seed=3)
         _disturb(denoiser)
-        return replace(made, denoiser=denoiser)
+        return replace(made, denoiser=denoiser, adapter=adapter)
 
     return trainer
 

@@ -51,8 +51,8 @@ class Objective(Section):
     """Trains only at these noise levels."""
     flow_timesteps_mode: Annotated[str, belongs_to("flow_custom_timesteps")] = "fixed-list"
     """Draws the noise levels in flow_custom_timesteps at random or in turn."""
-    flux_fast_schedule: Annotated[bool, NotYet("leave it out: it is for schnell")] = False
-    """Trains only at the noise levels that models with four steps use."""
+    flux_fast_schedule: bool = False
+    """Trains only at the noise levels that models with four steps use; schnell sets it by itself."""
     flux_guidance_mode: Annotated[str, GUIDANCE_MODES] = "constant"
     """Which guidance value the model is told in training."""
     flux_guidance_value: float = 1.0
@@ -61,8 +61,8 @@ class Objective(Section):
     """The lowest random guidance value."""
     flux_guidance_max: float = 4.0
     """The highest random guidance value."""
-    flux_attention_masked_training: Annotated[bool, NotYet("leave it out: padding takes part, as in FLUX.1")] = False
-    """Hides the padding of prompts from the model."""
+    flux_attention_masked_training: bool = False
+    """Hides the padding of prompts from the model, in training and validation; libreflux sets it by itself."""
     t5_padding: Annotated[
         str,
         words(

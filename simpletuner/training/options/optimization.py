@@ -84,6 +84,8 @@ class Optimization(Section):
     """How long a gradient may be; 0 does not limit it."""
     grad_clip_method: Annotated[str, CLIP_METHODS] = "norm"
     """How gradients that are too long are shortened."""
+    fused_backward_pass: bool = False
+    """Updates each weight as soon as its gradient is known, and drops the gradient: less memory."""
     gradient_precision: Annotated[
         str | None,
         words("gradient precision", {"unmodified": "As the weights."}, later={"fp32": "leave it out: as the weights"}),

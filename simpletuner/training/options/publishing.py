@@ -27,6 +27,8 @@ class Publishing(Section):
     """A text of your own for the model card."""
     modelspec_comment: str | None = None
     """A comment that is kept inside the adapter file."""
+    private_metadata: bool = False
+    """Leaves the title, trigger words, tags, folder names and settings out of the header of the adapter file."""
     publishing_config: Annotated[Any, NotYet("use push_to_hub")] = None
     """Uploads to storage services other than the Hub."""
 

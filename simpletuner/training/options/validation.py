@@ -132,7 +132,7 @@ class Validation(Section):
         Any, NotYet("leave it out: pictures are drawn with the adapter that is trained")
     ] = None
     """Several adapters that are put on for validation, one after the other."""
-    validation_lycoris_strength: Annotated[float, belongs_to("lora_type lycoris")] = 1.0
+    validation_lycoris_strength: Annotated[float, NotYet("leave it at 1")] = 1.0
     """How strongly a LyCORIS adapter acts in validation."""
     num_eval_images: int = Field(default=4, ge=1)
     """How many images of each eval data set the loss is measured on."""
