@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import json
+import logging
 import random
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import torch
@@ -99,3 +102,20 @@ def files_of(folder: Path) -> Mapping[str, tuple[bytes, int]]:
     """Content and time of every file, to see that nothing was touched."""
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     return {path.relative_to(folder).as_posix(): (path.read_bytes(), path.stat().st_mtime_ns) for path in paths}
+
+
+@contextmanager
+def heard(name: str) -> Iterator[io.StringIO]:
+    """What a logger says, also when a library of an earlier test has switched off all logging that it found."""
+    logger, told, before = logging.getLogger(name), io.StringIO(), logging.root.manager.disable
+    handler = logging.StreamHandler(told)
+    logging.disable(logging.NOTSET)
+    logger.disabled = False
+    logger.setLevel(logging.WARNING)
+    logger.addHandler(handler)
+    try:
+        yield told
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(logging.NOTSET)
+        logging.disable(before)

@@ -1,10 +1,8 @@
 """Packed weights on disk are those that packing gives, and packing happens once."""
 
-import io
-import logging
-from contextlib import contextmanager
 from functools import partial
 
+import house
 import pytest
 import tiny
 import torch
@@ -71,20 +69,7 @@ def test_what_is_damaged_is_packed_again(model, tmp_path):
 def test_a_place_that_cannot_be_written_does_not_end_the_run(model, tmp_path):
     (tmp_path / "file").write_text("in the way")
     weights = tiny.weights(model)
-    with heard("simpletuner.models.kept") as told:
+    with house.heard("simpletuner.models.kept") as told:
         found = load_transformer(weights, CPU, packing("int8-quanto"), kept(tmp_path / "file", weights, "int8-quanto"))
     assert not any(one.is_meta for one in found.parameters())
     assert "packed weights could not be kept" in told.getvalue()
-
-
-@contextmanager
-def heard(name):
-    """What a logger says, also when a library of an earlier test has switched off all loggers that it found."""
-    logger, told = logging.getLogger(name), io.StringIO()
-    handler = logging.StreamHandler(told)
-    logger.disabled = False
-    logger.addHandler(handler)
-    try:
-        yield told
-    finally:
-        logger.removeHandler(handler)
