@@ -137,7 +137,10 @@ def name_of_base(config: RunConfig, runtime: Runtime) -> str:
     transformer = fingerprint(weights.transformer, weights.transformer_subfolder, weights.revision)
     parts = (transformer, recipe(precision(config)), text_recipe(config, runtime))
     merged = [f"{one.path}:{one.strength}" for one in planning.base_adapters(config.adapter)]
-    return "/".join((*parts, *merged, latent_recipe(config, runtime)))
+    assistant = _assistant(config)
+    helped = [f"assistant {assistant}"] if assistant else []
+    masked = ["masked prompt"] if config.objective.flux_attention_masked_training else []
+    return "/".join((*parts, *merged, *helped, *masked, latent_recipe(config, runtime)))
 
 
 def denoiser(config: RunConfig, runtime: Runtime) -> Denoiser:

@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from functools import partial
 
 from simpletuner import plans
+from simpletuner.caching import tensors
 from simpletuner.caching.latents import LatentCache
 from simpletuner.caching.prompts import PromptCache
-from simpletuner.caching.recent import RecentStore
 from simpletuner.caching.tensors import TensorCache
 from simpletuner.config import RunConfig
 from simpletuner.data import plan
@@ -151,13 +151,13 @@ def _caches(
     recipe: str,
 ) -> dict[str, TensorCache]:
     """The cache of each data set by its id; data sets of one place share one, so that it is listed once."""
-    opened: dict[tuple[str, Keeping], TensorCache] = {}
+    known: dict[tuple[str, Keeping], TensorCache] = {}
     found: dict[str, TensorCache] = {}
     for dataset in datasets:
         keeping = keeping_of(dataset.options)
-        store = store_of(dataset.options) if keeping.kept else RecentStore()
+        store = store_of(dataset.options)
         place = (store.name if keeping.kept else "", keeping)
-        if place not in opened:
-            opened[place] = TensorCache(store, recipe, on_demand=keeping.on_demand)
-        found[dataset.id] = opened[place]
+        if place not in known:
+            known[place] = tensors.opened(store, recipe, on_demand=keeping.on_demand, disable=not keeping.kept)
+        found[dataset.id] = known[place]
     return found

@@ -10,9 +10,7 @@ from simpletuner.models.family import Family
 from simpletuner.schema import Choice
 
 if TYPE_CHECKING:
-    from simpletuner.models.family import Compute, Denoiser, Weights
-    from simpletuner.models.kept import Kept
-    from simpletuner.models.streaming import Pack
+    from simpletuner.models.family import Weights
 
 
 @dataclass(frozen=True)
@@ -53,25 +51,6 @@ class Flavoured(Family, Protocol):
     @property
     def defaults(self) -> Mapping[str, Any]:
         """Options that all of its flavours, and models made from them, need unless others are given."""
-
-    def denoiser(
-        self,
-        weights: Weights,
-        compute: Compute,
-        *,
-        pack: Pack | None = None,
-        masks_prompt: bool = False,
-        kept: Kept | None = None,
-    ) -> Denoiser:
-        """The frozen base network.
-
-        Args:
-            weights: Where it comes from.
-            compute: The precision of what is not packed.
-            pack: Changes each block in place as soon as it is complete.
-            masks_prompt: Hides the padding of prompts, for models that were not trained so.
-            kept: Where a packed base is kept from start to start.
-        """
 
     def licence_of(self, weights: Weights) -> Mapping[str, str]:
         """Licence fields of the model card of what is trained on these weights."""

@@ -85,11 +85,6 @@ class Batches:
         self._seed = seed
         self._references = references
 
-    @property
-    def per_epoch(self) -> int:
-        """How many batches show everything once."""
-        return self._order.batches_per_epoch
-
     def load(self, number: int) -> Batch:
         """Batch `number` of the run."""
         import torch
