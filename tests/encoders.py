@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import torch
-from PIL import Image
+from numpy.typing import NDArray
 
 from simpletuner.data.images import Unreadable
 from simpletuner.data.items import Placement, Record, Size
@@ -40,12 +41,13 @@ class Shades:
         """None of them is mirrored."""
         return self.records
 
-    def image(self, record: Record) -> Image.Image:
+    def pixels(self, record: Record) -> NDArray[np.float32]:
         """One shade of grey in the size of the bucket."""
         if record.key in self.broken:
             raise Unreadable(f"{self.source.name(record.key)}: it is damaged")
         shade = int(record.key.partition(".")[0]) if record.key[0].isdigit() else 0
-        return Image.new("RGB", record.placement.bucket, (shade, shade, shade))
+        width, height = record.placement.bucket
+        return np.full((height, width, 3), shade, dtype=np.float32)
 
 
 def shades(id: str, numbers: Sequence[int], *, edge: int = 64, crop: int = 0, broken: Sequence[int] = ()) -> Shades:

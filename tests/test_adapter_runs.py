@@ -5,7 +5,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from simpletuner.errors import ConfigError, ModelError
+from simpletuner.errors import ConfigError
 from simpletuner.progress import StepDone
 
 LYCORIS = {
@@ -56,7 +56,7 @@ def test_training_goes_on_from_the_file_of_another_run_on_a_base_with_it_merged(
         house.write_run(tmp_path / "b", data, init_lora=str(first.adapter), base_adapters=str(first.adapter)), model
     )
     assert load_file(second.adapter).keys()
-    with pytest.raises(ModelError, match="there is no adapter file"):
+    with pytest.raises(ConfigError, match="there is no adapter file"):
         house.run(house.write_run(tmp_path / "c", data, init_lora="nowhere.safetensors"), model)
 
 

@@ -5,9 +5,10 @@ import json
 import house
 import pytest
 import torch
-from diffusers import ChromaPipeline, ChromaTransformer2DModel, FluxPipeline
+from diffusers import ChromaPipeline, ChromaTransformer2DModel, FluxPipeline, FluxTransformer2DModel
 from safetensors.torch import load_file
 
+from simpletuner import plans, rules
 from simpletuner.demo.pretrain import untrained_pipeline
 from simpletuner.errors import ConfigError, DataError
 from simpletuner.models.adapters.formats.files import encode
@@ -106,10 +107,21 @@ def test_schnell_trains_at_four_noise_levels_with_its_helper_which_is_not_saved(
     made, _ = trainer(config)
     layer = made.denoiser.module.get_submodule(LAYER)
     assert any(name.endswith("assistant") for name, _ in layer.named_modules())
-    levels = {float(level) for number in range(6) for level in made._sigma(made.batches.load(number))}
+    levels = {float(level) for number in range(6) for level in made.learning.sigma(made.batches.load(number))}
     assert levels <= {1.0, 0.75, 0.5, 0.25}
     outcome, _ = house.run(path, schnell)
     assert all("assistant" not in name for name in load_file(outcome.adapter))
+
+
+@pytest.mark.parametrize(
+    ("options", "length"), [({"model_flavour": "schnell"}, 256), ({}, 24), ({"tokenizer_max_length": 40}, 40)]
+)
+def test_prompts_of_schnell_have_256_tokens(tmp_path, schnell, pictures, options, length):
+    path = house.write_run(tmp_path, [house.data_set("subject", pictures)], **options)
+    config = house.resolved(path, schnell)
+    with plans.text_encoder(config, Runtime.start("no", 7))() as encode:
+        (found,) = encode(["a red ring"])
+    assert found["prompt_embeds"].shape[0] == found["prompt_mask"].shape[0] == length
 
 
 def test_schnell_without_its_noise_levels_is_refused(tmp_path, schnell, pictures):
@@ -128,9 +140,9 @@ def test_libreflux_hides_padding_in_training_and_in_validation(tmp_path, model, 
     batch = made.batches.load(0)
     assert not batch.conditioning["prompt_mask"].all()
     hidden = ~batch.conditioning["prompt_mask"][:, :, None]
-    before = made.loss(batch)
+    before = made.learning.loss(batch)
     batch.conditioning["prompt_embeds"].masked_fill_(hidden, 9.0)
-    assert torch.equal(made.loss(batch), before)
+    assert torch.equal(made.learning.loss(batch), before)
 
 
 def test_kontext_learns_from_pairs_and_its_adapter_changes_pictures_in_stock_diffusers(tmp_path, model, pictures):
@@ -163,11 +175,11 @@ def test_the_loss_of_a_pair_is_that_of_an_independent_computation(tmp_path, mode
         for key, one in zip(batch.keys, latents, strict=True):
             mean, _ = prepared.latents.get(condition.dataset.id, by_key[key])
             assert torch.equal(one, mean)
-    sigma = made._sigma(batch)[:, None, None, None]
+    sigma = made.learning.sigma(batch)[:, None, None, None]
     noisy = (1 - sigma) * batch.latents + sigma * batch.noise
     prediction = made.denoiser.predict(noisy, sigma.flatten(), batch.conditioning, torch.ones(len(sigma)))
     expected = (prediction - (batch.noise - batch.latents)).square().mean()
-    assert torch.allclose(made.loss(batch), expected, rtol=1e-6)
+    assert torch.allclose(made.learning.loss(batch), expected, rtol=1e-6)
 
 
 def test_of_several_data_sets_of_references_one_is_drawn_for_each_image_and_always_the_same(tmp_path, model, pictures):
@@ -232,6 +244,21 @@ def test_kontext_without_pairs_and_pairs_without_kontext_are_refused(tmp_path, m
         house.resolved(path, model)
 
 
+def test_kontext_takes_pictures_that_others_follow_as_references(tmp_path, model, pictures):
+    edges = {"type": "canny", "conditioning_type": "controlnet"}
+    data = [house.data_set("after", pictures, conditioning=edges, flip_aug=True, train_batch_size=1)]
+    made, prepared = trainer(house.resolved(house.write_run(tmp_path, data, model_flavour="kontext"), model))
+    other = prepared.datasets[0].conditions[0].dataset.records
+    places = {key: place for place, key in enumerate(other.all_keys())}
+    seen = set()
+    for number in range(12):
+        batch = made.batches.load(number)
+        place, (found,) = places[batch.keys[0]], references(batch.conditioning)
+        both = [prepared.latents.get("after_conditioning_canny", other.at(place, mirrored=one))[0] for one in (0, 1)]
+        seen |= {number for number, one in enumerate(both) if torch.equal(found[0], one)}
+    assert seen == {0, 1}
+
+
 @pytest.mark.parametrize("checkpointing", [False, True])
 def test_chroma_trains_and_its_adapter_loads_in_stock_diffusers(tmp_path, chroma, pictures, checkpointing):
     path = house.write_run(
@@ -258,6 +285,34 @@ def test_what_chroma_draws_needs_no_clip(tmp_path, chroma, pictures):
     batch = made.batches.load(0)
     assert set(batch.conditioning) == {"prompt_embeds", "prompt_mask"}
     hidden = ~batch.conditioning["prompt_mask"][:, :, None]
-    before = made.loss(batch)
+    before = made.learning.loss(batch)
     batch.conditioning["prompt_embeds"].masked_fill_(hidden, 9.0)
-    assert torch.equal(made.loss(batch), before)
+    assert torch.equal(made.learning.loss(batch), before)
+
+
+def test_what_chroma_does_not_read_is_told(tmp_path, chroma, pictures):
+    data = [house.data_set("subject", pictures)]
+    given = {"text_encoder_2_precision": "int8-quanto", "flux_guidance_value": 3.0, "t5_padding": "zero"}
+    told = list(rules.remarks(house.resolved(house.write_run(tmp_path, data, model_family="chroma", **given), chroma)))
+    said = "text_encoder_2_precision has no effect: Chroma has one text encoder, T5, and text_encoder_1_precision is fo"
+    assert [one for one in told if one.startswith(said)]
+    assert {one.split()[0] for one in told if "no effect: Chroma" in one} == set(given)
+    plain = house.write_run(tmp_path, data, model_family="chroma")
+    assert not [one for one in rules.remarks(house.resolved(plain, chroma)) if "Chroma" in one]
+
+
+@pytest.mark.parametrize(("name", "loads"), [("chroma", ChromaTransformer2DModel), ("schnell", FluxTransformer2DModel)])
+def test_all_weights_of_other_models_are_trained_too(tmp_path, request, pictures, helper, name, loads):
+    base = request.getfixturevalue(name)
+    options = {"chroma": {"model_family": "chroma"}, "schnell": {"model_flavour": "schnell"}}[name]
+    if name == "schnell":
+        options |= {"assistant_lora_path": str(helper)}
+    full = {"model_type": "full", "lora_rank": None, "flux_lora_target": None, "max_train_steps": 2}
+    data = [house.data_set("subject", pictures)]
+    path = house.write_run(tmp_path, data, tokenizer_max_length=24, **full, **options)
+    outcome, _ = house.run(path, base)
+    before, after = loads.from_pretrained(base / "transformer"), loads.from_pretrained(outcome.adapter)
+    trained = [torch.equal(one, other) for one, other in zip(before.parameters(), after.parameters(), strict=True)]
+    assert before.state_dict().keys() == after.state_dict().keys()
+    assert not any(trained)
+    house.run(path, base, "max_train_steps=3")  # goes on from its checkpoint

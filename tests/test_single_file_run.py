@@ -3,8 +3,8 @@
 import house
 import pytest
 import torch
-from diffusers import AutoencoderKL, FluxTransformer2DModel
-from models.flux.single_files import bfl_autoencoder, bfl_transformer, written
+from diffusers import AutoencoderKL, ChromaTransformer2DModel, FluxTransformer2DModel
+from models.flux.single_files import bfl_autoencoder, bfl_transformer, chroma_file, written
 from safetensors import safe_open
 from safetensors.torch import load_file
 from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
@@ -56,6 +56,28 @@ def test_single_files_train(files, pictures, tmp_path, monkeypatch):
     with safe_open(next(outcome.folder.rglob("pytorch_lora_weights.safetensors")), "pt") as saved:
         names = [name for name in list(saved.keys()) if "lora_B" in name]
         assert any(saved.get_tensor(name).any() for name in names)
+
+
+def test_single_files_of_chroma_train(files, pictures, tmp_path, monkeypatch):
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    torch.manual_seed(3)
+    chroma = ChromaTransformer2DModel(
+        num_layers=1, num_single_layers=2, attention_head_dim=16, num_attention_heads=2, joint_attention_dim=64,
+        axes_dims_rope=(4, 6, 6), approximator_hidden_dim=16, approximator_layers=2,
+    )  # fmt: skip
+    base = written(tmp_path / "chroma1-hd.safetensors", chroma_file(chroma.state_dict()))
+    more = {name: path for name, path in options(files).items() if name != "text_encoder_path"}
+    path = house.write_run(
+        tmp_path / "run",
+        [house.data_set("subject", pictures)],
+        **{**more, "model_family": "chroma", "tokenizer_max_length": 32, "max_train_steps": 2},
+        **{"validation_disable": False, "validation_prompt": "a ring", "validation_resolution": "64x64"},
+        validation_num_inference_steps=1,
+    )
+    outcome, _ = house.run(path, base)
+    saved = load_file(outcome.adapter)
+    assert any(one.any() for name, one in saved.items() if "lora_B" in name)
+    assert list((outcome.folder / "validation_images").iterdir())
 
 
 def test_parts_that_are_nowhere_are_told_all_at_once(files, pictures, tmp_path):

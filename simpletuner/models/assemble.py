@@ -8,25 +8,29 @@ come last, so that they stand outside whatever the steps before did to a block.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
 
 from simpletuner.models import assistant, attention, checkpointing, compiling, offload
+from simpletuner.models.adapters.adapter import AdapterFile
 from simpletuner.models.adapters.merging import BaseAdapter, merge
 from simpletuner.models.assistant import Assistant
 from simpletuner.models.checkpointing import Recompute
 from simpletuner.models.compiling import Compilation
+from simpletuner.models.controlled import ControlWeights
 from simpletuner.models.offload import Offload
 from simpletuner.models.precision import PRECISIONS
 from simpletuner.models.tread import Route, TokenRouter
+from simpletuner.models.whole import Whole
 
 if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from simpletuner.models.adapters.adapter import Adapter, AdapterPlan
-    from simpletuner.models.family import Denoiser
+    from simpletuner.models.adapters.adapter import AdapterPlan
+    from simpletuner.models.family import Controlled, Denoiser
+    from simpletuner.models.trained import Trained
 
 
 @dataclass(frozen=True)
@@ -36,7 +40,8 @@ class Assembly:
     precision: str
     pack_on: torch.device | None
     """Where weights are packed, unless where they are."""
-    adapter: AdapterPlan
+    adapter: AdapterPlan | None
+    """What is put on the network to be trained; without it, the weights of the network themselves are."""
     adapter_dtype: torch.dtype
     device: torch.device
     """Where the network will compute."""
@@ -50,16 +55,20 @@ class Assembly:
     joins_projections: bool = False
     assistant: Assistant | None = None
     dtype: torch.dtype | None = None
-    """Precision of the assistant; that of the adapter unless given."""
+    """Precision of the assistant and of a whole network as the result; that of what is trained unless given."""
+    control: Callable[[Denoiser], Controlled] | None = None
+    """Puts a ControlNet beside the network, which is trained instead of it."""
 
 
 @dataclass(frozen=True)
 class Assembled:
     """What was put on the network and is needed while training."""
 
-    adapter: Adapter
+    trained: Trained
     router: TokenRouter | None
     """Present when there are routes."""
+    denoiser: Denoiser
+    """What is asked for predictions: the one that was given, or with a ControlNet both together."""
 
 
 def assemble(denoiser: Denoiser, plan: Assembly) -> Assembled:
@@ -73,9 +82,30 @@ def assemble(denoiser: Denoiser, plan: Assembly) -> Assembled:
     PRECISIONS[plan.precision](module, blocks, plan.pack_on)
     if plan.assistant is not None:
         assistant.attach(module, plan.assistant, plan.dtype or plan.adapter_dtype)
-    adapter = plan.adapter.attach(module, plan.adapter_dtype, plan.seed)
+    control = plan.control(denoiser) if plan.control else None
+    trained = _trained(module, plan) if control is None else _beside(control, plan)
     _spare(module, blocks, plan)
-    return Assembled(adapter, TokenRouter(blocks, plan.routes) if plan.routes else None)
+    return Assembled(trained, TokenRouter(blocks, plan.routes) if plan.routes else None, control or denoiser)
+
+
+def _trained(module: Any, plan: Assembly) -> Trained:  # a diffusers model: it knows its own config
+    """An adapter on the frozen network, or the network."""
+    if plan.adapter is not None:
+        return AdapterFile(plan.adapter.attach(module, plan.adapter_dtype, plan.seed))
+    module.requires_grad_(True)
+    return Whole(module, dtype=plan.dtype)
+
+
+def _beside(control: Controlled, plan: Assembly) -> Trained:
+    """The same for a ControlNet; all of it stays on the device, whatever is moved of the network beside it."""
+    module: Any = control.control
+    if plan.adapter is not None:
+        trained: Trained = AdapterFile(plan.adapter.attach(module, plan.adapter_dtype, plan.seed))
+    else:
+        module.requires_grad_(True)
+        trained = ControlWeights(Whole(module, name="controlnet", dtype=plan.dtype), control)
+    _spare(module, control.control_blocks, replace(plan, offload=None))
+    return trained
 
 
 def _spare(module: nn.Module, blocks: Sequence[nn.Module], plan: Assembly) -> None:

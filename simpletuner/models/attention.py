@@ -26,6 +26,11 @@ class Backend:
     takes_masks: bool = True
     """Whether tokens can be hidden from it."""
 
+    @property
+    def may_be_missing(self) -> bool:
+        """Whether it is not PyTorch's own choice, which is always there."""
+        return self.needs_card or self.name != "native"
+
     def __post_init__(self) -> None:
         """The meaning is what help and documentation show."""
         object.__setattr__(self, "__doc__", self.meaning)
@@ -96,11 +101,8 @@ def use(module: nn.Module, chosen: str, device: torch.device) -> None:
         ModelError: The kernel's package is missing, or the device has no such kernel.
     """
     backend = ATTENTIONS[chosen]
-    if backend.needs_card and device.type != "cuda":
-        raise ModelError(
-            f"attention_mechanism '{chosen}' needs a CUDA or ROCm card, and this run is on {device.type}; {_DEFAULT}."
-        )
-    _see_that_it_is_there(chosen, backend)
+    if said := missing(chosen, device):
+        raise ModelError(f"attention_mechanism {said}.")
     if backend.trains:
         _set(module, backend.name)
     else:
@@ -130,7 +132,17 @@ def _set(module: nn.Module, name: str) -> None:
             part.set_attention_backend(name)
 
 
-def _see_that_it_is_there(chosen: str, backend: Backend) -> None:
+def missing(chosen: str, device: torch.device) -> str | None:
+    """Why attention cannot be computed in the chosen way, if so; a kernel on the Hub is fetched."""
+    backend = ATTENTIONS[chosen]
+    if not backend.may_be_missing:
+        return None
+    if backend.needs_card and device.type != "cuda":
+        return f"'{chosen}' needs a CUDA or ROCm card, and this run is on {device.type}; {_DEFAULT}"
+    return _not_there(chosen, backend)
+
+
+def _not_there(chosen: str, backend: Backend) -> str | None:
     # Private, but the public way is the one that changes every model of the process.
     from diffusers.models.attention_dispatch import (
         AttentionBackendName,
@@ -142,4 +154,5 @@ def _see_that_it_is_there(chosen: str, backend: Backend) -> None:
         _check_attention_backend_requirements(AttentionBackendName(backend.name))
         _maybe_download_kernel_for_backend(AttentionBackendName(backend.name))
     except (RuntimeError, ImportError, OSError) as error:
-        raise ModelError(f"attention_mechanism '{chosen}' cannot be used here: {error} Or {_DEFAULT}.") from error
+        return f"'{chosen}' cannot be used here: {error} Or {_DEFAULT}"
+    return None

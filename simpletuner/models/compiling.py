@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -49,6 +51,25 @@ class Compilation:
     fullgraph: bool = False
     dynamic: bool | None = None
     """True for images of changing sizes, False for one size; left open, the compiler finds out."""
+
+
+def missing_tool(backend: str, *, has_card: bool) -> str | None:
+    """What to install for a compiler that is missing on this machine, if it is.
+
+    Args:
+        backend: A name of COMPILERS.
+        has_card: Whether the network computes on a card, whose kernels are started by small programs in C.
+    """
+    if backend != "inductor":
+        return None
+    variable, names = ("CC", ("gcc", "clang", "cc")) if has_card else ("CXX", ("g++",))
+    chosen = os.environ.get(variable)
+    if any(shutil.which(name) for name in ([chosen] if chosen else names)):
+        return None
+    return (
+        f"inductor writes programs for a compiler of {'C' if has_card else 'C++'}, and this machine has none; install "
+        f"{names[0]}, or set {variable} to another one, or leave dynamo_backend out"
+    )
 
 
 def enable(blocks: Sequence[nn.Module], plan: Compilation) -> None:

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from simpletuner.errors import Problem
+from simpletuner.models import controlling
 from simpletuner.models.chroma.family import Chroma
 from simpletuner.models.flavours import Flavour, Flavoured
 from simpletuner.models.flux.family import Flux
@@ -23,7 +24,7 @@ def defaults(given: Mapping[str, Any]) -> dict[str, Any]:
         return {}
     usual = None if given.get("pretrained_model_name_or_path") else family.usual
     flavour = family.flavours.get(str(given.get("model_flavour") or usual).strip())
-    return {**family.defaults, **(flavour.defaults if flavour else {})}
+    return {**family.defaults, **(flavour.defaults if flavour else {}), **controlling.defaults(given)}
 
 
 def unmet(family: str, flavour: str | None, options: Mapping[str, Any]) -> Iterator[Problem]:
@@ -39,6 +40,18 @@ def takes_references(family: str, flavour: str | None) -> bool:
     """Whether a flavour looks at other pictures besides the prompt."""
     chosen = FAMILIES[family].flavours.get(flavour or "")
     return chosen is not None and chosen.takes_references
+
+
+def fills(family: str, flavour: str | None) -> bool:
+    """Whether a flavour fills in what is missing of a picture."""
+    chosen = FAMILIES[family].flavours.get(flavour or "")
+    return chosen is not None and chosen.fills
+
+
+def takes_controlnet(family: str, flavour: str | None) -> bool:
+    """Whether a ControlNet can be trained beside a model of a flavour."""
+    chosen = FAMILIES[family].flavours.get(flavour or "")
+    return FAMILIES[family].controlled is not None and (chosen is None or chosen.takes_controlnet)
 
 
 def masks_prompts(family: str) -> bool:

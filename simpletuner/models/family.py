@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
+    from simpletuner.models.controlling import ControlNet
     from simpletuner.models.kept import Kept
+    from simpletuner.models.offload import Offload
     from simpletuner.models.streaming import Pack
 
     Conditioning = Mapping[str, Tensor]
@@ -60,6 +62,8 @@ class TextSettings:
     """What stands behind the end of a prompt: unmodified or zero."""
     pack_via: str = "cpu"
     """Where weights are packed: a word of `quantize_via`."""
+    offload: Offload | None = None
+    """How weights are kept off the device, if they are."""
 
 
 @dataclass(frozen=True)
@@ -112,8 +116,44 @@ class Denoiser(Protocol):
             guidance: Guidance values with shape (batch,), or None for networks without that input.
         """
 
-    def without_adapter(self) -> AbstractContextManager[None]:
-        """A moment in which the network is exactly the base model."""
+    def work(self, height: int, width: int, conditioning: Conditioning) -> float:
+        """Floating point operations in one forward pass of one sample with latents of this height and width."""
+
+
+class Controlled(Denoiser, Protocol):
+    """A frozen denoiser steered by a network beside it, a ControlNet; `module` is of both, `blocks` are its own."""
+
+    @property
+    def base(self) -> Denoiser:
+        """The denoiser alone."""
+
+    @property
+    def control(self) -> nn.Module:
+        """The network beside it."""
+
+    @property
+    def control_blocks(self) -> Sequence[nn.Module]:
+        """The blocks of the network beside it, in the order in which they run."""
+
+    def uncontrolled(self) -> AbstractContextManager[None]:
+        """A moment in which nothing is heard of the network beside it."""
+
+
+class OpenControlled(Protocol):
+    """Puts a ControlNet beside a denoiser."""
+
+    def __call__(
+        self, base: Denoiser, weights: Weights, plan: ControlNet, compute: Compute, pack: Pack | None = None
+    ) -> Controlled:
+        """Both together.
+
+        Args:
+            base: The denoiser; its weights stay as they are.
+            weights: Where its weights come from.
+            plan: Which ControlNet.
+            compute: Where it runs, and the precision of its weights.
+            pack: Changes a block of the ControlNet in place as soon as its weights are loaded.
+        """
 
 
 @dataclass(frozen=True)
@@ -153,8 +193,14 @@ class Family(Protocol):
     ) -> Weights:
         """Where the weights come from; a flavour stands for a repository on the Hub."""
 
-    def missing(self, weights: Weights) -> Iterator[Problem]:
-        """What is wrong with single files among the places, told from their headers."""
+    def missing(self, weights: Weights, *, follows: bool = False) -> Iterator[Problem]:
+        """What is wrong with files and folders among the places, told from the headers; `follows` as for `denoiser`."""
+
+    def block_counts(self, weights: Weights) -> tuple[int, ...]:
+        """How many blocks of each kind the transformer has, in the order in which they run; nothing if not known."""
+
+    def outline(self, weights: Weights, *, follows: bool = False) -> nn.Module | None:
+        """The transformer without weights, where its config is on this machine; `follows` as `denoiser` takes it."""
 
     def architecture(self, weights: Weights) -> str:
         """The name of the architecture in the metadata of saved adapters (modelspec)."""
@@ -171,7 +217,7 @@ class Family(Protocol):
         """The text encoders, in memory only inside the ``with``."""
 
     def codec(
-        self, weights: Weights, compute: Compute, *, tiling: bool, slicing: bool
+        self, weights: Weights, compute: Compute, *, tiling: bool, slicing: bool, offload: Offload | None = None
     ) -> AbstractContextManager[LatentCodec]:
         """The image encoder and decoder, in memory only inside the ``with``."""
 
@@ -182,6 +228,7 @@ class Family(Protocol):
         *,
         pack: Pack | None = None,
         masks_prompt: bool = False,
+        follows: bool = False,
         kept: Kept | None = None,
     ) -> Denoiser:
         """The frozen base network.
@@ -191,6 +238,7 @@ class Family(Protocol):
             compute: Where it runs, and in which precision.
             pack: Changes a block in place as soon as its weights are loaded.
             masks_prompt: Whether the padding of prompts is hidden from all other tokens.
+            follows: Whether it is given a picture to follow, as further channels of the image.
             kept: Where the packed network is kept for the next start.
         """
 

@@ -10,7 +10,8 @@ from simpletuner.models.family import Family
 from simpletuner.schema import Choice
 
 if TYPE_CHECKING:
-    from simpletuner.models.family import Weights
+    from simpletuner.models.family import OpenControlled, Weights
+    from simpletuner.models.learned_text import OpenText
 
 
 @dataclass(frozen=True)
@@ -27,6 +28,10 @@ class Flavour:
     """Whether its licence is Apache 2.0."""
     takes_references: bool = False
     """Whether it looks at other pictures besides the prompt."""
+    fills: bool = False
+    """Whether it fills in what is missing of a picture, and so needs to know what that is."""
+    takes_controlnet: bool = True
+    """Whether a ControlNet can be trained beside it, if one can beside others of the family."""
 
     def __post_init__(self) -> None:
         """The meaning is what help and documentation show."""
@@ -49,8 +54,20 @@ class Flavoured(Family, Protocol):
         """Whether the padding of prompts is hidden, whatever the config says."""
 
     @property
+    def controlled(self) -> OpenControlled | None:
+        """How a ControlNet is put beside one of its models; None where there is no such thing."""
+
+    @property
+    def open_text(self) -> OpenText | None:
+        """How its text encoders are opened for training; None where they cannot be trained."""
+
+    @property
     def defaults(self) -> Mapping[str, Any]:
         """Options that all of its flavours, and models made from them, need unless others are given."""
+
+    @property
+    def unread(self) -> Mapping[str, str]:
+        """Options that none of its models reads, by their names, and why."""
 
     def licence_of(self, weights: Weights) -> Mapping[str, str]:
         """Licence fields of the model card of what is trained on these weights."""

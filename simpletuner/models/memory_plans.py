@@ -8,7 +8,6 @@ from itertools import combinations
 from pathlib import Path
 
 from simpletuner.errors import Problem
-from simpletuner.models.attention import ATTENTIONS
 from simpletuner.models.checkpointing import Recompute
 from simpletuner.models.compiling import Compilation
 from simpletuner.models.offload.plans import BlockSwap, Groups, LastBlocks, Leaves, Offload
@@ -28,6 +27,22 @@ def offload(options: Memory) -> Offload | None:
         own = (options.double_blocks_to_swap, options.single_blocks_to_swap)
         return BlockSwap(options.blocks_to_swap, own)
     return None
+
+
+def offload_of_encoders(options: Memory) -> Offload | None:
+    """How weights of text encoders are kept off the device, if they are."""
+    if options.group_offload_text_encoder:
+        return _groups(options)
+    if options.ramtorch_text_encoder:
+        return Leaves(is_overlapped=True, percent=options.ramtorch_text_encoder_percent)
+    return None
+
+
+def offload_of_codec(options: Memory) -> Offload | None:
+    """How weights of the image encoder are kept off the device, if they are."""
+    if options.group_offload_vae:
+        return _groups(options)
+    return Leaves(is_overlapped=True) if options.ramtorch_vae else None
 
 
 def recompute(options: Memory) -> Recompute | None:
@@ -65,49 +80,61 @@ class Circumstances:
     """The adapter computes with the weights of its layers, as DoRA and LyCORIS do."""
     joins_projections: bool = False
     """`fuse_qkv_projections` is on."""
-    hides_tokens: bool = False
-    """Some tokens of the text are hidden from attention."""
     routes_tokens: bool = False
     """There is a `tread_config`."""
     has_controlnet: bool = False
+    trains_text: bool = False
+    """Text encoders are trained too."""
+    blocks: tuple[int, ...] = ()
+    """How many blocks of each kind there are, where that is known."""
 
 
 def conflicts(options: Memory, others: Circumstances) -> Iterator[Problem]:
     """Everything that does not go together."""
     yield from _between_ways(options)
+    yield from _of_others(options, others)
     yield from _checkpointing(options)
     yield from _compiling(options, others)
     yield from _joining(others)
     if others.trains_weights and (way := next(_ways(options), None)):
         yield Problem(way, "keeps frozen weights off the card, and model_type full trains all of them; leave it out")
-    if others.hides_tokens and not ATTENTIONS[options.attention_mechanism].takes_masks:
-        yield Problem(
-            "attention_mechanism",
-            f"'{options.attention_mechanism}' cannot hide the padding of captions, as this model needs; use diffusers",
-        )
+    yield from _counting(options, others)
     if others.routes_tokens and others.has_controlnet:
         yield Problem("tread_config", "leaves out tokens that a ControlNet adds to; leave one of the two out")
 
 
 def remarks(options: Memory) -> Iterator[str]:
     """Options that have no effect as the options stand together."""
-    for switch, names in _BELONGINGS.items():
-        if not options.__dict__[switch] or options.__dict__[switch] == "no":
+    for switches, names in _BELONGINGS.items():
+        if all(options.__dict__[switch] in (False, "no") for switch in switches):
             changed = (name for name in names if options.__dict__[name] != Memory.model_fields[name].get_default())
-            yield from (f"{name} has no effect without {switch}" for name in changed)
+            yield from (f"{name} has no effect without {switches[0]}" for name in changed)
+    moves = any((options.enable_group_offload, options.group_offload_text_encoder, options.group_offload_vae))
+    if moves and options.group_offload_type == "leaf_level" and options.group_offload_blocks_per_group > 1:
+        yield "group_offload_blocks_per_group has no effect: with group_offload_type leaf_level, a layer is a group"
+    for switch in ("ramtorch_transformer_percent", "ramtorch_text_encoder_percent"):
+        if options.__dict__[switch] == 0 and options.__dict__[_SWITCHES[switch]]:
+            yield f"{_SWITCHES[switch]} has no effect: {switch} is 0"
 
+
+_SWITCHES = {
+    "ramtorch_transformer_percent": "ramtorch",
+    "ramtorch_text_encoder_percent": "ramtorch_text_encoder",
+}
+"""The shares of layers in percent, each with the option that it belongs to."""
 
 _BELONGINGS = {
-    "gradient_checkpointing": (
+    ("gradient_checkpointing",): (
         *("gradient_checkpointing_interval", "gradient_checkpointing_segment_stride"),
         "gradient_checkpointing_backend",
     ),
-    "enable_group_offload": (
+    ("enable_group_offload", "group_offload_text_encoder", "group_offload_vae"): (
         *("group_offload_type", "group_offload_blocks_per_group", "group_offload_use_stream"),
         "group_offload_to_disk_path",
     ),
-    "ramtorch": ("ramtorch_target_modules", "ramtorch_transformer_percent"),
-    "dynamo_backend": ("dynamo_mode", "dynamo_fullgraph", "dynamo_dynamic"),
+    ("ramtorch",): ("ramtorch_target_modules", "ramtorch_transformer_percent"),
+    ("ramtorch_text_encoder",): ("ramtorch_text_encoder_percent",),
+    ("dynamo_backend",): ("dynamo_mode", "dynamo_fullgraph", "dynamo_dynamic"),
 }
 
 
@@ -135,9 +162,34 @@ def _ways(options: Memory) -> Iterator[str]:
         yield "blocks_to_swap"
 
 
+def _of_others(options: Memory, others: Circumstances) -> Iterator[Problem]:
+    """Ways to keep the weights of other networks than the transformer off the device."""
+    for one, other in _PAIRS:
+        if options.__dict__[one] and options.__dict__[other]:
+            yield Problem(other, f"does not go together with {one}: both decide where weights are; leave one out")
+    for name in ("group_offload_text_encoder", "ramtorch_text_encoder"):
+        if options.__dict__[name] and others.trains_text:
+            yield Problem(name, "keeps frozen weights off the card, and train_text_encoder trains them; leave one out")
+
+
+_PAIRS = (("group_offload_text_encoder", "ramtorch_text_encoder"), ("group_offload_vae", "ramtorch_vae"))
+
+
 def _between_ways(options: Memory) -> Iterator[Problem]:
     for one, other in combinations(_ways(options), 2):
         yield Problem(other, f"does not go together with {one}: both decide where weights are; leave one of them out")
+
+
+def counts_blocks(options: Memory) -> bool:
+    """Whether it matters how many blocks there are."""
+    return bool(options.musubi_blocks_to_swap) or _swaps(options)
+
+
+def _counting(options: Memory, others: Circumstances) -> Iterator[Problem]:
+    plan, way = offload(options), next(_ways(options), None)
+    refusal = plan.refusal(others.blocks) if plan is not None and others.blocks else None
+    if refusal is not None and way is not None:
+        yield Problem(way, refusal)
 
 
 def _checkpointing(options: Memory) -> Iterator[Problem]:

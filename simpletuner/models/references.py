@@ -1,4 +1,7 @@
-"""Other pictures that a model looks at besides the prompt, as part of the conditioning of a sample."""
+"""Other pictures that a model looks at besides the prompt, as part of the conditioning of a sample.
+
+Some models see them as tokens of their own (references), others as further channels of the noisy image.
+"""
 
 from __future__ import annotations
 
@@ -22,3 +25,19 @@ def name(number: int) -> str:
 def references(conditioning: Conditioning) -> list[Tensor]:
     """The latents of all references in their order, with shape (batch, channels, height, width) each."""
     return [conditioning[one] for one in takewhile(conditioning.__contains__, map(name, count()))]
+
+
+def without_references(conditioning: Conditioning) -> dict[str, Tensor]:
+    """Everything else in a conditioning."""
+    own = set(takewhile(conditioning.__contains__, map(name, count())))
+    return {key: one for key, one in conditioning.items() if key not in own}
+
+
+def channel(number: int) -> str:
+    """The name of what lies over the image as further channels, counted from 0."""
+    return f"channels_{number}"
+
+
+def channels(conditioning: Conditioning) -> list[Tensor]:
+    """All further channels in their order, with shape (batch, channels, height, width) each."""
+    return [conditioning[one] for one in takewhile(conditioning.__contains__, map(channel, count()))]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import json
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import xxhash
 
@@ -93,6 +95,25 @@ def part_folder(source: str, subfolder: str, *, revision: str | None = None, var
     return _part_in(Path(source).expanduser(), subfolder)
 
 
+def local_config(source: str, subfolder: str, revision: str | None) -> Mapping[str, Any]:
+    """The config of a part that is on this machine, or was downloaded before; empty where there is none to be read."""
+    path = _part_in(Path(source).expanduser(), subfolder) / "config.json"
+    try:
+        return dict(json.loads(_downloaded_before(source, subfolder, revision) or path.read_text()))
+    except (OSError, ValueError):
+        return {}
+
+
+def _downloaded_before(source: str, subfolder: str, revision: str | None) -> str | None:
+    if is_folder(source) or looks_like_path(source):
+        return None
+    from huggingface_hub import try_to_load_from_cache
+
+    name = f"{subfolder}/config.json" if subfolder else "config.json"
+    found = try_to_load_from_cache(source, name, revision=revision)
+    return Path(found).read_text() if isinstance(found, str) else None
+
+
 def _part_in(folder: Path, subfolder: str) -> Path:
     is_part_itself = not (folder / subfolder).is_dir() and (folder / "config.json").is_file()
     return folder if is_part_itself else folder / subfolder
@@ -114,8 +135,8 @@ def _downloaded(source: str, subfolder: str, revision: str | None, variant: str 
 
 
 @contextmanager
-def loading(part: str, source: str) -> Iterator[None]:
-    """Turn a library's failure to load weights into a message that says what to change."""
+def loading(part: str, source: str, *, option: str = "pretrained_model_name_or_path") -> Iterator[None]:
+    """Turn a library's failure to load weights into a message that says what to change; `option` names the source."""
     from huggingface_hub.errors import HfHubHTTPError
     from safetensors import SafetensorError
 
@@ -126,17 +147,18 @@ def loading(part: str, source: str) -> Iterator[None]:
     except ModelError as error:
         raise ModelError(f"{part} could not be loaded from '{source}': {error}") from error
     except (OSError, ValueError, SafetensorError, network_error) as error:
-        raise ModelError(f"{part} could not be loaded from '{source}': {_reason(error)}. {_advice(source)}") from error
+        said = f"{part} could not be loaded from '{source}': {_reason(error)}. {_advice(source, option)}"
+        raise ModelError(said) from error
 
 
 def _reason(error: Exception) -> str:
     return str(error).strip().partition("\n")[0].rstrip(".")
 
 
-def _advice(source: str) -> str:
+def _advice(source: str, option: str) -> str:
     if looks_like_path(source):
         return "Name a folder in diffusers layout, a .safetensors file, or an id on the Hub."
     return (
         "Check the id and the network. For a gated model, accept its licence on its page on the Hub and set HF_TOKEN "
-        "to a token that may read it, or set pretrained_model_name_or_path to a local folder."
+        f"to a token that may read it, or let {option} name what is on this machine."
     )

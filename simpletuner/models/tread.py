@@ -70,7 +70,7 @@ class TokenRouter:
         self._text_length = 0
         self._kept: dict[Route, Tensor] = {}
         self._crossings: dict[Route, Crossing] = {}
-        _check(routes, len(blocks))
+        check(routes, len(blocks))
         if routes:
             blocks[0].register_forward_pre_hook(self._look_at_text, with_kwargs=True)
         for route in routes:
@@ -98,6 +98,15 @@ class TokenRouter:
             self._generator = self._needed = None
             self._kept.clear()
             self._crossings.clear()
+
+    @contextmanager
+    def resting(self) -> Iterator[None]:
+        """No token skips a block inside the ``with``, which may be within that of a step."""
+        generator, self._generator = self._generator, None
+        try:
+            yield
+        finally:
+            self._generator = generator
 
     def _look_at_text(self, block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any]) -> None:
         self._text_length = _by_name(block, args, kwargs)["encoder_hidden_states"].shape[1]
@@ -191,8 +200,12 @@ def _needed(mask: Tensor) -> Tensor:
     return (avg_pool2d(mask.float().cpu(), PATCH) > 0.5).any(dim=0).flatten()
 
 
-def _check(routes: Sequence[Route], count: int) -> None:
-    """See that the blocks of the routes exist, and that no block lies on two routes."""
+def check(routes: Sequence[Route], count: int) -> None:
+    """See that the blocks of the routes exist, and that no block lies on two routes.
+
+    Raises:
+        ModelError: One does not, or does.
+    """
     taken: set[int] = set()
     for route in routes:
         for block in (route.start, route.end):

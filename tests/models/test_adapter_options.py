@@ -161,5 +161,5 @@ def test_what_lycoris_does_not_read_is_told():
 
 
 def test_what_is_not_served_is_still_refused():
-    options = Adapter(init_lora_step=3, peft_lora_mode="singlora", flux_lora_target="controlnet")
-    assert [name for name, _ in refusals(options)] == ["flux_lora_target", "init_lora_step", "peft_lora_mode"]
+    options = Adapter(init_lora_step=3, peft_lora_mode="singlora")
+    assert [name for name, _ in refusals(options)] == ["init_lora_step", "peft_lora_mode"]

@@ -64,11 +64,11 @@ def test_its_strength_in_validation_can_be_another(file):
 
 def test_it_stays_at_work_when_the_trained_adapter_is_switched_off(file):
     denoiser, given = helped(file), tiny.inputs()
-    lora.attach(denoiser.module, LoraPlan(("to_q", "to_k"), 3, 2.0), torch.float32, 3)
+    adapter = lora.attach(denoiser.module, LoraPlan(("to_q", "to_k"), 3, 2.0), torch.float32, 3)
     for parameter in lora.trainable(denoiser.module).values():
         parameter.data.fill_(0.1)
     denoiser.module.train()
-    with denoiser.without_adapter():
+    with adapter.without():
         assert torch.allclose(denoiser.predict(**given), merged(1.0).predict(**given), atol=1e-5)
     assert not torch.allclose(denoiser.predict(**given), merged(1.0).predict(**given), atol=1e-5)
 

@@ -10,7 +10,6 @@ from safetensors import safe_open
 
 from simpletuner.errors import ModelError
 from simpletuner.models.adapters import lora, starts
-from simpletuner.models.adapters.adapter import parameters_of
 from simpletuner.models.adapters.dropout import Dropout
 from simpletuner.models.adapters.formats.files import read_adapter
 from simpletuner.models.adapters.layers import Rule, Shape
@@ -19,6 +18,7 @@ from simpletuner.models.adapters.lora_state import lora_layers
 from simpletuner.models.adapters.merging import BaseAdapter, merge
 from simpletuner.models.adapters.presets import PRESETS
 from simpletuner.models.precision import PRECISIONS
+from simpletuner.models.trained import parameters_of
 
 FROM_BASE = ("pissa", "olora", "loftq")
 MIXED = Shape(

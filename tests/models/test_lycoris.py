@@ -7,11 +7,11 @@ from safetensors.torch import load
 
 from simpletuner.errors import CheckpointError, ModelError
 from simpletuner.models.adapters import lycoris_settings
-from simpletuner.models.adapters.adapter import parameters_of
 from simpletuner.models.adapters.lycoris import LycorisPlan
 from simpletuner.models.adapters.lycoris_settings import ALGORITHMS, LycorisSettings
 from simpletuner.models.adapters.merging import BaseAdapter, merge
 from simpletuner.models.precision import PRECISIONS
+from simpletuner.models.trained import parameters_of
 
 LAYERS = {"target_module": ["Attention", "FeedForward"]}
 PRECISE = ("no_change", "int8-quanto", "nf4-bnb")
@@ -211,6 +211,7 @@ def test_an_adapter_of_other_settings_is_not_resumed():
         ({"multiplier": 0}, "multiplier 0 switches the adapter off"),
         ({"linear_dim": "four"}, "linear_dim must be a number of at least 1, got 'four'"),
         ({"algo": "dylora", "linear_dim": 10, "block_size": 4}, "linear_dim 10 is no multiple of block_size 4"),
+        ({"algo": "diag-oft", "dropout": 0.1}, "dropout has no effect with algo diag-oft; leave it out"),
         ({"apply_preset": {"target_modul": []}}, "did you mean 'target_module'?"),
         (
             {"apply_preset": {"module_algo_map": {"Attention": {"factr": 8}}}},

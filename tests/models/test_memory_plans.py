@@ -66,6 +66,16 @@ def test_options_choose_the_blocks_that_are_computed_twice(options, plan):
     assert memory_plans.recompute(memory(**options)) == plan
 
 
+def test_options_choose_how_other_networks_keep_their_weights_off_the_card():
+    assert memory_plans.offload_of_encoders(memory()) is memory_plans.offload_of_codec(memory()) is None
+    grouped = memory(group_offload_text_encoder=True, group_offload_vae=True, group_offload_type="leaf_level")
+    assert memory_plans.offload_of_encoders(grouped) == memory_plans.offload_of_codec(grouped) == Leaves()
+    assert list(memory_plans.remarks(grouped)) == []
+    shared = memory(ramtorch_text_encoder=True, ramtorch_text_encoder_percent=40, ramtorch_vae=True)
+    assert memory_plans.offload_of_encoders(shared) == Leaves(is_overlapped=True, percent=40)
+    assert memory_plans.offload_of_codec(shared) == Leaves(is_overlapped=True)
+
+
 def test_options_choose_how_blocks_are_compiled():
     assert memory_plans.compilation(memory()) is None
     options = {"dynamo_backend": "inductor", "dynamo_mode": "max-autotune", "dynamo_dynamic": True}
@@ -109,9 +119,24 @@ def test_options_choose_how_blocks_are_compiled():
             "fuse_qkv_projections: the compiler cannot follow it",
         ),
         (
-            {"attention_mechanism": "flash-attn"},
-            {"hides_tokens": True},
-            "attention_mechanism: 'flash-attn' cannot hide",
+            {"group_offload_text_encoder": True, "ramtorch_text_encoder": True},
+            {},
+            "ramtorch_text_encoder: does not go together with group_offload_text_encoder",
+        ),
+        (
+            {"ramtorch_text_encoder": True},
+            {"trains_text": True},
+            "ramtorch_text_encoder: keeps frozen weights off the card, and train_text_encoder trains them",
+        ),
+        (
+            {"musubi_blocks_to_swap": 57},
+            {"blocks": (19, 38)},
+            "musubi_blocks_to_swap: must be below 57, which is how many blocks the network has, got 57",
+        ),
+        (
+            {"single_blocks_to_swap": 37},
+            {"blocks": (19, 38)},
+            "blocks_to_swap: 37 of the second kind of blocks cannot be swapped",
         ),
         (
             {},
@@ -148,8 +173,6 @@ def test_options_without_their_switch_are_remarked(options, told):
         {"attention_mechanism": "sla"},
         {"sageattention_usage": "training"},
         {"dynamo_backend": "tensorrt"},
-        {"ramtorch_vae": True},
-        {"keep_vae_loaded": True},
     ],
 )
 def test_what_is_not_served_is_refused_with_what_is(options):

@@ -1,5 +1,7 @@
 """Checkpointing, compiling, attention kernels, joined projections and fused steps change time and memory only."""
 
+import os
+
 import pytest
 import tiny
 import torch
@@ -11,6 +13,7 @@ from simpletuner.models.adapters.lora import LoraPlan
 from simpletuner.models.adapters.presets import PRESETS
 from simpletuner.models.checkpointing import Recompute
 from simpletuner.models.compiling import Compilation
+from simpletuner.models.precision import PRECISIONS
 from simpletuner.training.fused_backward import UpdatesInBackward
 
 CPU = torch.device("cpu")
@@ -107,6 +110,39 @@ def test_compiled_blocks_give_the_same_gradients_with_routing_and_checkpointing_
     plain, compiled = routed(False), routed(True)
     for name, tensor in compiled.items():
         torch.testing.assert_close(tensor, plain[name])
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+@pytest.mark.skipif(bool(os.environ.get("CI")), reason="the first time, compiling takes a minute and more")
+@pytest.mark.skipif(compiling.missing_tool("inductor", has_card=False) is not None, reason="needs a compiler of C++")
+@pytest.mark.parametrize("precision", ["no_change", "int8-quanto"])
+def test_what_inductor_compiles_gives_the_same_gradients(precision):
+    def packed(denoiser):
+        PRECISIONS[precision](denoiser.module, denoiser.blocks)
+
+    plain, denoiser = trained(ready(packed)), ready(packed)
+    compiling.enable(denoiser.blocks[2:4], Compilation("inductor", fullgraph=True))  # one of each kind
+    checkpointing.enable(denoiser.blocks, Recompute())
+    for name, tensor in trained(denoiser).items():
+        assert (tensor - plain[name]).norm() <= 1e-5 * plain[name].norm(), name
+
+
+def test_a_missing_compiler_is_told_with_what_to_install(monkeypatch, tmp_path):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    monkeypatch.delenv("CC", raising=False)
+    assert compiling.missing_tool("eager", has_card=False) is None
+    on_processor = compiling.missing_tool("inductor", has_card=False)
+    assert on_processor == (
+        "inductor writes programs for a compiler of C++, and this machine has none; install g++, or set CXX to another "
+        "one, or leave dynamo_backend out"
+    )
+    assert "a compiler of C, " in str(compiling.missing_tool("inductor", has_card=True))
+    own = tmp_path / "my-compiler"
+    own.touch(mode=0o755)
+    monkeypatch.setenv("CXX", str(own))
+    assert compiling.missing_tool("inductor", has_card=False) is None
 
 
 def test_a_compiler_mode_without_its_compiler_is_refused():

@@ -3,32 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
+
+from simpletuner.errors import CheckpointError
+from simpletuner.models.trained import Group
+from simpletuner.storage.local import LocalStore, write_whole
 
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
 
 FILE_NAME = "pytorch_lora_weights.safetensors"
-
-
-@dataclass(frozen=True)
-class Group:
-    """Trained weights that share a learning rate."""
-
-    parameters: Mapping[str, nn.Parameter]
-    """By name, in a fixed order."""
-    learning_rate: float | None = None
-    """The peak of their own, or None for that of the run."""
-    multiplier: float = 1.0
-    """What the learning rate is multiplied by besides."""
-
-    def factor(self, learning_rate: float) -> float:
-        """The share of the run's learning rate that these weights have, at every step."""
-        own = learning_rate if self.learning_rate is None else self.learning_rate
-        return self.multiplier * own / learning_rate
 
 
 class Adapter(Protocol):
@@ -59,6 +47,9 @@ class Adapter(Protocol):
     def without(self) -> AbstractContextManager[None]:
         """A moment in which the network is exactly the base model."""
 
+    def scaled(self, factor: float) -> AbstractContextManager[None]:
+        """A moment in which what the adapter adds is multiplied, as `set_adapters` of diffusers does it."""
+
     def after_step(self) -> Mapping[str, float]:
         """What is to be done when the weights were updated; returns numbers to report."""
 
@@ -84,6 +75,43 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
     return {name: parameter for name, parameter in module.named_parameters() if parameter.requires_grad}
 
 
-def parameters_of(adapter: Adapter) -> dict[str, nn.Parameter]:
-    """Everything that an adapter trains, by name."""
-    return {name: one for group in adapter.groups() for name, one in group.parameters.items()}
+@dataclass(frozen=True)
+class AdapterFile:
+    """An adapter as something that is trained: one file in a checkpoint, one for other programs."""
+
+    adapter: Adapter
+
+    def groups(self) -> Sequence[Group]:
+        """The groups of the adapter."""
+        return self.adapter.groups()
+
+    def save(self, folder: Path, metadata: Mapping[str, str]) -> None:
+        """Write the adapter's file."""
+        write_whole(folder / FILE_NAME, self.adapter.encode(metadata))
+
+    def restore(self, folder: Path) -> None:
+        """Put the weights of the adapter's file back."""
+        try:
+            data = (folder / FILE_NAME).read_bytes()
+        except OSError as error:
+            raise CheckpointError(f"'{folder}' cannot be resumed: {FILE_NAME} cannot be read ({error}).") from error
+        self.adapter.load(self.adapter.decode(data))
+
+    def publish(self, folder: Path, metadata: Mapping[str, str]) -> Path:
+        """Write the file that other programs read."""
+        LocalStore(folder).write(FILE_NAME, self.adapter.publish(metadata))
+        return folder / FILE_NAME
+
+    def without(self) -> AbstractContextManager[None]:
+        """Switch the adapter off."""
+        return self.adapter.without()
+
+    def at(self, strength: float) -> AbstractContextManager[None]:
+        """Multiply what the adapter adds; with factor 0, some kinds (DoRA, OFT) would still not be the base."""
+        if strength == 1:
+            return nullcontext()
+        return self.adapter.scaled(strength) if strength else self.adapter.without()
+
+    def after_step(self) -> Mapping[str, float]:
+        """What the adapter does after an update."""
+        return self.adapter.after_step()

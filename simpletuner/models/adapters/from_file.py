@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -27,21 +27,28 @@ class FileStart:
     layers: Mapping[str, LowRank]
 
     @staticmethod
-    def read(path: str, known: Mapping[str, tuple[int, int]], *, use_dora: bool) -> FileStart:
+    def read(
+        path: str,
+        known: Mapping[str, tuple[int, int]],
+        *,
+        use_dora: bool,
+        part: str = TRANSFORMER,
+        parts: Collection[str] = (),
+    ) -> FileStart:
         """Read a file and see that it is of a network with layers of these shapes.
 
         Raises:
             ModelError: It is not, or it is DoRA and the run is not.
         """
         adapter = read_adapter(path)
-        layers = adapter.of(TRANSFORMER)
+        layers = adapter.of(part)
         check_fit(layers, known, path)
         if not layers:
-            raise ModelError(f"init_lora: '{path}' has nothing for the transformer, which is what is trained.")
+            raise ModelError(f"init_lora: '{path}' has nothing for the {part}, which is what is trained.")
         if adapter.has_magnitudes and not use_dora:
             raise ModelError(f"init_lora: '{path}' is DoRA; set use_dora to true to go on with it.")
-        if len(layers) < len(adapter.layers):
-            _LOG.warning("init_lora: the text encoder's part of '%s' is left out; it is not trained", path)
+        if len(adapter.layers) > sum(len(adapter.of(one)) for one in {part, *parts}):
+            _LOG.warning("init_lora: what '%s' has besides the %s is left out; it is not trained", path, part)
         return FileStart(path, layers)
 
     def sizes(self, chosen: Sequence[Layer], names: Sequence[str], *, use_rslora: bool) -> tuple[Layer, ...]:

@@ -67,7 +67,7 @@ def choose(
         ModelError: Nothing is left to train, or a pattern or block number is of no layer.
     """
     chosen = tuple(_chosen(names, targets, rank, alpha, shape))
-    _see_that_patterns_hit(shape, [layer.name for layer in chosen] or names)
+    _see_that_patterns_hit(shape, [layer.name for layer in chosen] or names, names)
     if not chosen:
         raise ModelError(
             f"no layer of the network is called {', '.join(targets)}. Choose another flux_lora_target, or "
@@ -181,10 +181,10 @@ def _is_kept(name: str, kept: Mapping[str, frozenset[int]]) -> bool:
     return True
 
 
-def _see_that_patterns_hit(shape: Shape, names: Sequence[str]) -> None:
+def _see_that_patterns_hit(shape: Shape, names: Sequence[str], every: Sequence[str]) -> None:
     """A pattern of no layer is a slip of the pen, and would have no effect."""
     for rule in shape.rules:
-        if rule.rank != 0 and not any(re.search(rule.pattern, name) for name in names):
+        if not any(re.search(rule.pattern, name) for name in (names if rule.rank != 0 else every)):
             raise ModelError(f"lora_layers: no trained layer has '{rule.pattern}' in its name, such as '{names[0]}'.")
     for option, patterns in (("rank_pattern", shape.rank_pattern), ("alpha_pattern", shape.alpha_pattern)):
         for pattern in patterns:

@@ -9,10 +9,11 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from simpletuner.errors import ModelError
-from simpletuner.models.adapters.adapter import FILE_NAME, Group, trainable
+from simpletuner.models.adapters.adapter import FILE_NAME, trainable
 from simpletuner.models.adapters.dropout import Dropout
 from simpletuner.models.adapters.formats.files import encode
 from simpletuner.models.adapters.formats.fitting import shapes
+from simpletuner.models.adapters.formats.neutral import TRANSFORMER
 from simpletuner.models.adapters.from_file import FileStart
 from simpletuner.models.adapters.layers import Layer, Shape, choose
 from simpletuner.models.adapters.lora_file import decode_file, encode_file, neutral
@@ -26,6 +27,7 @@ from simpletuner.models.adapters.lora_state import (
 )
 from simpletuner.models.adapters.norms import limit
 from simpletuner.models.adapters.starts import STARTS, plain_weight
+from simpletuner.models.trained import Group
 
 if TYPE_CHECKING:
     import torch
@@ -67,6 +69,10 @@ class LoraPlan:
     start_file: str | None = None
     """A LoRA file in any known form to go on from."""
     file_format: str = "diffusers"
+    part: str = TRANSFORMER
+    """What of the model the network is, as files name it."""
+    parts: tuple[str, ...] = ()
+    """Everything of the model that gets an adapter, where it is more than this network."""
 
     def attach(self, module: nn.Module, dtype: torch.dtype, seed: int) -> Lora:
         """Put the LoRA on a frozen network."""
@@ -104,15 +110,15 @@ class Lora:
 
     def encode(self, metadata: Mapping[str, str]) -> bytes:
         """A diffusers file whose scaling is in its header."""
-        return encode_file(self.module, metadata)
+        return encode_file(self.module, metadata, part=self.plan.part)
 
     def decode(self, data: bytes) -> Mapping[str, Tensor]:
         """The weights of such a file."""
-        return decode_file(data)
+        return decode_file(data, self.plan.part)
 
     def publish(self, metadata: Mapping[str, str]) -> bytes:
         """A file in the form that `lora_format` names."""
-        return encode(neutral(self.module), self.plan.file_format, metadata)
+        return encode(neutral(self.module, self.plan.part), self.plan.file_format, metadata)
 
     @contextmanager
     def without(self) -> Iterator[None]:
@@ -123,6 +129,19 @@ class Lora:
             yield
         finally:
             module.enable_adapters()
+
+    @contextmanager
+    def scaled(self, factor: float) -> Iterator[None]:
+        """Multiply the scaling of every layer; the lengths of DoRA stay, as they do in other programs."""
+        layers = lora_layers(self.module).values()
+        before = [layer.scaling[ADAPTER] for layer in layers]
+        try:
+            for layer, scaling in zip(layers, before, strict=True):
+                layer.scaling[ADAPTER] = scaling * factor
+            yield
+        finally:
+            for layer, scaling in zip(layers, before, strict=True):
+                layer.scaling[ADAPTER] = scaling
 
     def after_step(self) -> Mapping[str, float]:
         """Keep what the layers add within `max_norm`."""
@@ -147,7 +166,7 @@ def attach(module: nn.Module, plan: LoraPlan, dtype: torch.dtype, seed: int) -> 
     layers = choose(names, plan.targets, plan.rank, plan.alpha, plan.shape)
     file = None
     if plan.start_file is not None:
-        file = FileStart.read(plan.start_file, shapes(module), use_dora=plan.use_dora)
+        file = FileStart.read(plan.start_file, shapes(module), use_dora=plan.use_dora, part=plan.part, parts=plan.parts)
         layers = file.sizes(layers, names, use_rslora=plan.use_rslora)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

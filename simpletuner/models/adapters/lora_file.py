@@ -16,10 +16,8 @@ from simpletuner.models.adapters.lora_state import ADAPTER, adapter_state, lora_
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-_PREFIX = f"{TRANSFORMER}."
 
-
-def neutral(module: nn.Module) -> Lora:
+def neutral(module: nn.Module, part: str = TRANSFORMER) -> Lora:
     """What the adapter adds to the network, layer by layer; one with a start has twice its rank here."""
     state = adapter_state(module)
     found = {}
@@ -27,31 +25,46 @@ def neutral(module: nn.Module) -> Lora:
         down = state[f"{name}.lora_A.weight"]
         alpha = layer.scaling[ADAPTER] * down.shape[0]
         magnitude = state.get(f"{name}.lora_magnitude_vector")
-        found[f"{_PREFIX}{name}"] = LowRank(down, state[f"{name}.lora_B.weight"], alpha, magnitude)
+        found[f"{part}.{name}"] = LowRank(down, state[f"{name}.lora_B.weight"], alpha, magnitude)
     return Lora(found)
 
 
-def encode_file(module: nn.Module, metadata: Mapping[str, str], *, fold_scaling: bool = False) -> bytes:
-    """The adapter as a diffusers LoRA file: keys under ``transformer.``, with scaling and `metadata` in the header.
+def encode_file(
+    module: nn.Module, metadata: Mapping[str, str], *, fold_scaling: bool = False, part: str = TRANSFORMER
+) -> bytes:
+    """The adapter as a diffusers LoRA file: keys under its part, with scaling and `metadata` in the header.
 
     With `fold_scaling`, the scaling of each layer is multiplied into its weights and alpha is written as the rank: the
     effect is the same, also in programs that do not read the header.
     """
+    if fold_scaling:
+        return encode(neutral(module, part), "diffusers", metadata)
+    return encode_parts({part: module}, metadata)
+
+
+def encode_parts(parts: Mapping[str, nn.Module], metadata: Mapping[str, str]) -> bytes:
+    """The adapters of several networks as one such file, each by what of the model it is on."""
     from safetensors.torch import save
 
-    if fold_scaling:
-        return encode(neutral(module), "diffusers", metadata)
-    tensors = {f"{_PREFIX}{name}": one.cpu().contiguous() for name, one in adapter_state(module).items()}
-    settings = {f"{_PREFIX}{name}": value for name, value in _settings(module).items()}
+    states = {part: adapter_state(module) for part, module in parts.items()}
+    tensors = {f"{part}.{name}": one.cpu().contiguous() for part in parts for name, one in states[part].items()}
+    found = {part.partition(".")[0]: _settings(module) for part, module in parts.items()}
+    settings = {f"{part}.{name}": value for part, ones in found.items() for name, value in ones.items()}
     header = {"format": "pt", SETTINGS: json.dumps(settings, sort_keys=True), **metadata}
     return ordered(save(tensors, metadata=header))
 
 
-def decode_file(data: bytes) -> dict[str, Tensor]:
+def decode_file(data: bytes, part: str = TRANSFORMER) -> dict[str, Tensor]:
     """The weights of a diffusers LoRA file, under PEFT's names."""
+    return {name.removeprefix(f"{part}."): tensor for name, tensor in decode_parts(data).items()}
+
+
+def decode_parts(data: bytes) -> dict[str, Tensor]:
+    """The same with what of the model they are of in front."""
     from safetensors.torch import load
 
-    return {name.removeprefix(_PREFIX): tensor for name, tensor in load(data).items()}
+    found: dict[str, Tensor] = load(data)
+    return found
 
 
 def _settings(module: nn.Module) -> dict[str, Any]:

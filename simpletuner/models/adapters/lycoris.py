@@ -8,19 +8,19 @@ moves, trains and is counted with it.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simpletuner.errors import CheckpointError, ConfigError, ModelError, Problem
-from simpletuner.models.adapters import dylora
-from simpletuner.models.adapters.adapter import Group
+from simpletuner.models.adapters import diag_oft, dylora
 from simpletuner.models.adapters.formats.files import find, ordered, read_tensors
 from simpletuner.models.adapters.lora_state import see_that_it_fits
 from simpletuner.models.adapters.lycoris_settings import LycorisSettings
 from simpletuner.models.adapters.starts import plain_weight
+from simpletuner.models.trained import Group
 
 if TYPE_CHECKING:
     import torch
@@ -121,6 +121,18 @@ class Lycoris:
             for layer in self.network.loras:
                 layer.apply_to()
 
+    @contextmanager
+    def scaled(self, factor: float) -> Iterator[None]:
+        """Multiply the multiplier of every layer."""
+        before = [layer.multiplier for layer in self.network.loras]
+        try:
+            for layer, multiplier in zip(self.network.loras, before, strict=True):
+                layer.multiplier = multiplier * factor
+            yield
+        finally:
+            for layer, multiplier in zip(self.network.loras, before, strict=True):
+                layer.multiplier = multiplier
+
     def after_step(self) -> Mapping[str, float]:
         """Nothing is to be done."""
         return {}
@@ -146,9 +158,12 @@ def _network(module: nn.Module, settings: LycorisSettings) -> Any:
     if not network.loras:
         raise ModelError(f"lycoris_config: no layer of the network is one of {', '.join(_wanted(preset))}.")
     for layer in network.loras:
-        if type(layer).__name__ == "DyLoraModule":
-            dylora.mend(layer)
+        if mend := _MENDED.get(type(layer).__name__):
+            mend(layer)
     return network
+
+
+_MENDED: Mapping[str, Callable[[Any], None]] = {"DyLoraModule": dylora.mend, "DiagOFTModule": diag_oft.mend}
 
 
 @contextmanager

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,9 @@ ALGORITHMS = words(
     },
     later={"full": "use lokr with full_matrix", "tlora": "use lora"},
 )
+
+_WITHOUT_DROPOUT = frozenset({"dylora", "diag-oft", "boft", "ia3"})
+"""Those that never leave out parts of what they add."""
 
 DEFAULT_TARGETS = ("Attention",)
 _PRESET = {"target_module", "target_name", "module_algo_map", "name_algo_map", "exclude_name", "use_fnmatch"}
@@ -131,10 +135,49 @@ def problems(given: Mapping[str, Any]) -> Iterator[str]:
         yield f"apply_preset must be an object, got {preset!r}"
         return
     yield from _unknown(preset, _PRESET | _IGNORED, "apply_preset")
+    yield from _lists(preset)
     for name in ("module_algo_map", "name_algo_map"):
-        for key, entry in (preset.get(name) or {}).items():
-            yield from _algorithm(entry.get("algo", "lora"))
-            yield from _unknown(entry, {*_OPTIONS, "algo", "dim", "alpha"}, f"{name} {key}")
+        yield from _map(name, preset.get(name) or {})
+
+
+def _lists(preset: Mapping[str, Any]) -> Iterator[str]:
+    """Lists of names that are none, and patterns that cannot be read."""
+    for name in ("target_module", "target_name", "exclude_name"):
+        value = preset.get(name) or []
+        if not isinstance(value, list | tuple):
+            yield f"{name} must be a list of names, got {value!r}"
+        elif name != "target_module" and not preset.get("use_fnmatch"):
+            yield from _patterns(name, value)
+
+
+def _patterns(where: str, names: Iterable[Any]) -> Iterator[str]:
+    for name in names:
+        try:
+            re.compile(str(name))
+        except re.error as error:
+            yield f"{where}: '{name}' is not a regular expression: {error}; or set use_fnmatch"
+
+
+def _map(name: str, given: Any) -> Iterator[str]:
+    """Settings of single kinds of layers."""
+    if not isinstance(given, Mapping):
+        yield f"{name} must be an object, got {given!r}"
+        return
+    for key, entry in given.items():
+        if not isinstance(entry, Mapping):
+            yield f"{name} {key} must be an object of settings, got {entry!r}"
+            continue
+        yield from _algorithm(entry.get("algo", "lora"))
+        yield from _unknown(entry, {*_OPTIONS, "algo", "dim", "alpha"}, f"{name} {key}")
+        yield from _plain_numbers(entry, f"{name} {key}: ")
+
+
+def has_lokr(given: Mapping[str, Any]) -> bool:
+    """Whether any layer is trained with LoKr."""
+    preset = given.get("apply_preset") or {}
+    maps = [preset.get(name) for name in ("module_algo_map", "name_algo_map")] if isinstance(preset, Mapping) else []
+    entries = [entry for one in maps if isinstance(one, Mapping) for entry in one.values()]
+    return any(str(one.get("algo")).lower() == "lokr" for one in (given, *entries) if isinstance(one, Mapping))
 
 
 def _unknown(given: Mapping[str, Any], known: set[str], where: str) -> Iterator[str]:
@@ -156,11 +199,20 @@ def _numbers(given: Mapping[str, Any]) -> Iterator[str]:
         value = given.get(name)
         if value is not None and not (_is_number(value) and float(value) >= lowest):
             yield f"{name} must be a number of at least {lowest}, got {value!r}"
+    yield from _plain_numbers(given)
     if given.get("multiplier") == 0:
         yield "multiplier 0 switches the adapter off; leave it out"
     size, block = given.get("linear_dim", 4), given.get("block_size", 4)
     if given.get("algo") == "dylora" and _is_number(size) and _is_number(block) and float(size) % float(block):
         yield f"linear_dim {size} is no multiple of block_size {block}, which dylora needs"
+    if given.get("algo") in _WITHOUT_DROPOUT and given.get("dropout"):
+        yield f"dropout has no effect with algo {given['algo']}; leave it out"
+
+
+def _plain_numbers(given: Mapping[str, Any], where: str = "") -> Iterator[str]:
+    for name in _NUMBERS:
+        if given.get(name) is not None and name != "block_size" and not _is_number(given[name]):
+            yield f"{where}{name} must be a number, got {given[name]!r}"
 
 
 def _is_number(value: Any) -> bool:

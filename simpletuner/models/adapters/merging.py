@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +42,10 @@ def _merge(module: nn.Module, adapter: BaseAdapter) -> None:
     if is_lycoris(tensors):
         merge_file(module, tensors, adapter.path, adapter.strength)
         return
-    layers = read_adapter(adapter.path).of(TRANSFORMER)
+    read = read_adapter(adapter.path)
+    layers = read.of(TRANSFORMER)
+    if len(read.layers) > len(layers):
+        _LOG.warning("base_adapters: what '%s' has besides the %s is left out", adapter.path, TRANSFORMER)
     check_fit(layers, shapes(module), adapter.path)
     with torch.no_grad():
         for name, layer in layers.items():
@@ -59,3 +63,6 @@ def merged(weight: Tensor, layer: LowRank, strength: float) -> Tensor:
         return changed
     changed = changed * (layer.magnitude.to(wide) / changed.norm(dim=1))[:, None]
     return wide + strength * (changed - wide)
+
+
+_LOG = logging.getLogger(__name__)

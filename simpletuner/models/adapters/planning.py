@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from simpletuner.errors import Problem
 from simpletuner.models.adapters import lycoris_settings
 from simpletuner.models.adapters.dropout import Dropout
+from simpletuner.models.adapters.formats.neutral import TRANSFORMER
 from simpletuner.models.adapters.layers import Rule, Shape
 from simpletuner.models.adapters.lora import LoraPlan
 from simpletuner.models.adapters.lycoris import LycorisPlan
@@ -20,9 +22,16 @@ if TYPE_CHECKING:
     from simpletuner.models.options import Adapter
 
 
-def plan(options: Adapter) -> AdapterPlan:
-    """What the adapter will look like."""
-    return _PLANS[options.lora_type](options)
+def plan(options: Adapter, part: str = TRANSFORMER, more: tuple[str, ...] = ()) -> AdapterPlan:
+    """What the adapter will look like.
+
+    Args:
+        options: About the adapter.
+        part: What of the model it is put on, as files name it.
+        more: Layers that it must have besides those that the options name.
+    """
+    made = _PLANS[options.lora_type](options)
+    return replace(made, part=part, targets=(*made.targets, *more)) if isinstance(made, LoraPlan) else made
 
 
 def base_adapters(options: Adapter) -> tuple[BaseAdapter, ...]:
@@ -91,11 +100,29 @@ def conflicts(options: Adapter, precision: str) -> Iterator[Problem]:
     yield from _of_lycoris(options, precision) if options.lora_type == "lycoris" else _of_lora(options)
 
 
+def without_adapter(options: Adapter) -> Iterator[Problem]:
+    """What does not go together when there is no adapter, because the model itself is trained."""
+    yield from _strengths(options)
+    names = (name for name in type(options).model_fields if name not in _OF_BASE and _is_changed(options, name))
+    for name in names:
+        if options.__dict__[name] != lycoris_settings.DEFAULT_PATH:  # configs in use name it whatever they train
+            yield Problem(name, "is about an adapter, and model_type full trains none; leave it out, or use lora")
+
+
 def notices(options: Adapter) -> Iterator[str]:
     """What has no effect as the options stand together."""
     for name in _IGNORED_BY_LYCORIS if options.lora_type == "lycoris" else ():
         if _is_changed(options, name):
             yield f"{name} has no effect: with lora_type lycoris, layers and sizes are in lycoris_config"
+    if options.lora_type == "standard":
+        yield from _overruled(options)
+
+
+def _overruled(options: Adapter) -> Iterator[str]:
+    """Ways to choose layers beside a more explicit one, in the order in which they hold."""
+    ways = ("peft_lora_target_modules", "slider_lora_target", "flux_lora_target")
+    first, *others = [name for name in ways if _is_changed(options, name)] or [""]
+    yield from (f"{name} has no effect: {first} says which layers are trained" for name in others)
 
 
 def _starts(options: Adapter, precision: str) -> Iterator[Problem]:
@@ -155,6 +182,8 @@ def _of_lycoris(options: Adapter, precision: str) -> Iterator[Problem]:
         return
     found = [Problem("lycoris_config", what) for what in lycoris_settings.problems(given)]
     yield from found
+    if options.init_lokr_norm is not None and not lycoris_settings.has_lokr(given):
+        yield Problem("init_lokr_norm", "is for algo lokr, and lycoris_config has none; leave it out")
     if not found and LycorisSettings.read(given).keeps_lengths and precision != "no_change":
         yield Problem(
             "lycoris_config", f"dora_wd needs base_model_precision no_change, and it is {precision}; change one"
@@ -166,6 +195,14 @@ def _is_changed(options: Adapter, name: str) -> bool:
     return bool(options.__dict__[name] != field.get_default(call_default_factory=True))
 
 
+_OF_BASE = frozenset(
+    {
+        *("base_adapters", "base_adapters_strength", "fuse_qkv_projections"),
+        *("assistant_lora_path", "assistant_lora_strength", "assistant_lora_inference_strength"),
+        "disable_assistant_lora",
+    }
+)
+"""Options of the section that are about the model which is trained, or refused elsewhere."""
 _IGNORED_BY_LYCORIS = ("lora_rank", "lora_alpha", "lora_dropout", "flux_lora_target")
 _LORA_ONLY = (
     "lora_init_type",

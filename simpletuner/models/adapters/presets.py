@@ -24,6 +24,13 @@ _IMAGE = ("to_k", "to_q", "to_v", "to_out.0", "to_qkv")
 _TEXT = ("add_k_proj", "add_q_proj", "add_v_proj", "add_qkv_proj", "to_added_qkv", "to_add_out")
 _TEXT_FEED_FORWARD = ("ff_context.net.0.proj", "ff_context.net.2")
 _FEED_FORWARD = ("ff.net.0.proj", "ff.net.2", *_TEXT_FEED_FORWARD, "proj_mlp", "proj_out")
+_CONTROLNET = (
+    "controlnet_x_embedder",
+    *(f"controlnet_blocks.{number}" for number in range(19)),
+    *(f"controlnet_single_blocks.{number}" for number in range(38)),
+)
+FUSED = ("to_qkv", "add_qkv_proj", "to_added_qkv")
+"""What joined projections are called, here or elsewhere; the layers of an adapter have the names of their parts."""
 _MODULATION = ("norm.linear", "norm1.linear", "norm1_context.linear")
 
 PRESETS: Choice[Preset] = Choice(
@@ -54,10 +61,18 @@ PRESETS: Choice[Preset] = Choice(
             *_FEED_FORWARD,
             *_MODULATION,
         ),
-    },
-    later={
-        "all+ffs+embedder+controlnet": "use all+ffs+embedder",
-        "controlnet": "use all, and train a LoRA without ControlNet",
+        "controlnet": Preset(
+            "The layers that only a ControlNet has: those that take the picture in, and those that speak to the model.",
+            *_CONTROLNET,
+        ),
+        "all+ffs+embedder+controlnet": Preset(
+            "The layers that only a ControlNet has, and all+ffs+embedder of it.",
+            "x_embedder",
+            *_IMAGE,
+            *_TEXT,
+            *_FEED_FORWARD,
+            *_CONTROLNET,
+        ),
     },
 )
 

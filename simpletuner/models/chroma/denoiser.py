@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from simpletuner.models.chroma.loading import load_transformer
+from simpletuner.models.flux.arithmetic import forward_work, prompt_tokens
 from simpletuner.models.flux.denoiser import pack, positions, unpack
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ class ChromaDenoiser:
         """Double blocks first, then single blocks."""
         return [*self.module.transformer_blocks, *self.module.single_transformer_blocks]
 
+    def work(self, height: int, width: int, conditioning: Conditioning) -> float:
+        """Floating point operations in one forward pass of one sample."""
+        return forward_work(self.module, height * width // 4, prompt_tokens(conditioning))
+
     def predict(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: Tensor | None) -> Tensor:
         """Predict noise minus image for latents with shape (batch, 16, height, width)."""
         import torch
@@ -48,15 +52,6 @@ class ChromaDenoiser:
             return_dict=False,
         )
         return unpack(packed, height, width)
-
-    @contextmanager
-    def without_adapter(self) -> Iterator[None]:
-        """Switch every adapter layer off, so that the output is exactly the base model's."""
-        self.module.disable_adapters()
-        try:
-            yield
-        finally:
-            self.module.enable_adapters()
 
 
 def load(weights: Weights, compute: Compute, *, pack: Pack | None = None, kept: Kept | None = None) -> ChromaDenoiser:

@@ -1,20 +1,19 @@
-"""The parts of Chroma from a Hub id or a folder in diffusers layout: checked first, then read piece by piece."""
+"""The parts of Chroma from a Hub id, a folder or a single file: checked first, then read piece by piece."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from simpletuner.errors import ModelError
 from simpletuner.models import kept as kept_networks
-from simpletuner.models.flux.loading import block_names
-from simpletuner.models.flux.single_file.encoders import t5_names
-from simpletuner.models.flux.single_file.parts import scaled
-from simpletuner.models.sources import is_file, loading, part_folder
-from simpletuner.models.streaming import Pieces, check, fill
-from simpletuner.models.weight_files import folder_contents
+from simpletuner.models.chroma import single_file
+from simpletuner.models.flux import loading as of_flux
+from simpletuner.models.flux.loading import block_names, empty, in_folder
+from simpletuner.models.flux.single_file import bundled
+from simpletuner.models.sources import is_file, loading
+from simpletuner.models.streaming import Pieces
 
 if TYPE_CHECKING:
     from diffusers import ChromaTransformer2DModel
@@ -34,59 +33,45 @@ def load_transformer(
         ModelError: The weights are not there, not whole, or not those of a Chroma.
     """
     with loading("The transformer", weights.transformer):
-        config, found = _part(weights.transformer, weights.transformer_subfolder, weights)
+        config, found = _pieces(weights)
         return kept_networks.load(
-            partial(_transformer, config), block_names, found, compute.dtype, pack=pack, kept=kept
+            partial(empty_transformer, config), block_names, found, compute.dtype, pack=pack, kept=kept
         )
 
 
-def _transformer(config: Mapping[str, Any]) -> ChromaTransformer2DModel:
+def _pieces(weights: Weights) -> tuple[Mapping[str, Any], Pieces]:
+    """The config of the transformer and where its weights are."""
+    if not is_file(weights.transformer):
+        return in_folder(weights.transformer, weights.transformer_subfolder, weights)
+    path = Path(weights.transformer).expanduser()
+    found = single_file.pieces(path)
+    return single_file.shape(found, path), found
+
+
+def empty_transformer(config: Mapping[str, Any]) -> ChromaTransformer2DModel:
     """A transformer without weights."""
     from diffusers import ChromaTransformer2DModel
 
-    with _empty():
+    with empty():
         module: ChromaTransformer2DModel = ChromaTransformer2DModel.from_config(dict(config))
     return module.eval()
 
 
 def load_t5(weights: Weights, compute: Compute, pack: Pack | None = None) -> T5EncoderModel:
     """The text encoder, frozen and on the CPU."""
-    from transformers import T5Config, T5EncoderModel
-
-    with loading("The text encoder", weights.base):
-        config, pieces = _part(weights.base, "text_encoder", weights)
-        found = t5_names(pieces)
-        with _empty():
-            module = T5EncoderModel(T5Config.from_dict(dict(config)))
-        # One table of embeddings under both of its names.
-        module.set_input_embeddings(module.shared)
-        check(module, found)
-        layers = [f"encoder.block.{number}" for number in range(len(module.encoder.block))]
-        fill(module, found, compute.dtype, blocks=layers, pack=pack)
-    return module.eval()
+    source = weights.t5 or weights.base
+    with loading("The text encoder", source):
+        return of_flux.load_t5(source, weights, compute.dtype, pack, subfolder="text_encoder")
 
 
 def load_tokenizer(weights: Weights) -> T5Tokenizer:
-    """The tokenizer of the text encoder."""
+    """The tokenizer of the text encoder; single files have none, so the one that comes along is used for them."""
     from transformers import AutoTokenizer
 
+    if is_file(weights.base):
+        return bundled.tokenizers()[1]
     with loading("The tokenizer", weights.base):
         found: T5Tokenizer = AutoTokenizer.from_pretrained(
             weights.base, subfolder="tokenizer", revision=weights.revision
         )
     return found
-
-
-def _part(source: str, subfolder: str, weights: Weights) -> tuple[Mapping[str, Any], Pieces]:
-    if is_file(source):
-        raise ModelError("single files of Chroma are not served. Use a folder in diffusers layout, or an id on the Hub")
-    folder = part_folder(source, subfolder, revision=weights.revision, variant=weights.variant)
-    config: dict[str, Any] = json.loads((folder / "config.json").read_text())
-    return config, scaled(folder_contents(folder, weights.variant))
-
-
-def _empty() -> Any:
-    """A moment in which networks are built without weights; what is not a weight is computed as usual."""
-    from accelerate import init_empty_weights
-
-    return init_empty_weights(include_buffers=False)

@@ -6,23 +6,25 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from simpletuner.models import offload
 from simpletuner.models.chroma.loading import load_t5, load_tokenizer
-from simpletuner.models.precision import PRECISIONS
+from simpletuner.models.precision import packing, workplace
 
 if TYPE_CHECKING:
-    from simpletuner.models.family import Compute, Conditioning, TextEncoder, Weights
+    from simpletuner.models.family import Compute, Conditioning, TextEncoder, TextSettings, Weights
 
 LENGTH = 512
 """How many tokens of a prompt count, unless the config says something else."""
 
 
 @contextmanager
-def open_encoder(weights: Weights, precision: str, max_length: int | None, compute: Compute) -> Iterator[TextEncoder]:
+def open_encoder(weights: Weights, settings: TextSettings, compute: Compute) -> Iterator[TextEncoder]:
     """The text encoder and its tokenizer, in memory only inside the ``with``."""
-    pack = PRECISIONS[precision]
     tokenizer = load_tokenizer(weights)
-    encoder = load_t5(weights, compute, lambda block: pack(block, [block])).to(compute.device)
-    length = max_length or min(tokenizer.model_max_length, LENGTH)
+    pack = packing(settings.precisions[0], workplace(settings.pack_via, compute.device))
+    encoder = load_t5(weights, compute, pack)
+    offload.settle(encoder, encoder.encoder.block, settings.offload, compute.device)
+    length = settings.max_length or min(tokenizer.model_max_length, LENGTH)
 
     def encode(prompts: Sequence[str]) -> Sequence[Conditioning]:
         import torch

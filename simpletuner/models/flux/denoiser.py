@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from simpletuner.models.flux import kontext
+from simpletuner.errors import ModelError
+from simpletuner.models.flux import inputs, kontext
+from simpletuner.models.flux.arithmetic import forward_work, prompt_tokens
 from simpletuner.models.flux.loading import load_transformer
-from simpletuner.models.references import references
+from simpletuner.models.references import channels, references
 
 if TYPE_CHECKING:
     import torch
@@ -43,13 +44,19 @@ class FluxDenoiser:
 
     def predict(self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: Tensor | None) -> Tensor:
         """Predict noise minus image for latents with shape (batch, 16, height, width)."""
+        return self.answer(noisy, self.given(noisy, sigma, conditioning, guidance))
+
+    def given(
+        self, noisy: Tensor, sigma: Tensor, conditioning: Conditioning, guidance: Tensor | None
+    ) -> dict[str, Any]:
+        """What the network is given, by the names of its arguments."""
         import torch
 
         height, width = noisy.shape[-2:]
         prompt = conditioning["prompt_embeds"].to(noisy.dtype)
         pooled = conditioning["pooled_prompt_embeds"].to(noisy.dtype)
-        tokens, places = pack(noisy), positions(height, width, noisy)
-        scene = tokens.shape[1]
+        tokens = torch.cat([pack(one.to(noisy.dtype)) for one in (noisy, *channels(conditioning))], dim=-1)
+        places = positions(height, width, noisy)
         more: dict[str, Any] = {}
         if others := [one.to(noisy.dtype) for one in references(conditioning)]:
             sizes = [(one.shape[-2] // 2, one.shape[-1] // 2) for one in others]
@@ -59,18 +66,28 @@ class FluxDenoiser:
                 more[kontext.STILL] = self._still(sigma, guidance, pooled)
         if self.masks_prompt:
             more["attention_mask"] = visible(conditioning["prompt_mask"], tokens.shape[1])
-        (packed,) = self.module(
-            hidden_states=tokens,
-            timestep=sigma,
-            guidance=guidance,
-            pooled_projections=pooled,
-            encoder_hidden_states=prompt,
-            txt_ids=prompt.new_zeros(prompt.shape[1], 3),
-            img_ids=places,
-            joint_attention_kwargs=more or None,
-            return_dict=False,
-        )
-        return unpack(packed[:, :scene], height, width)
+        return {
+            "hidden_states": tokens,
+            "timestep": sigma,
+            "guidance": guidance,
+            "pooled_projections": pooled,
+            "encoder_hidden_states": prompt,
+            "txt_ids": prompt.new_zeros(prompt.shape[1], 3),
+            "img_ids": places,
+            "joint_attention_kwargs": more or None,
+        }
+
+    def answer(self, noisy: Tensor, given: Mapping[str, Any]) -> Tensor:
+        """What the network makes of that, for latents of the shape of `noisy`."""
+        height, width = noisy.shape[-2:]
+        (packed,) = self.module(**given, return_dict=False)
+        return unpack(packed[:, : height * width // 4], height, width)
+
+    def work(self, height: int, width: int, conditioning: Conditioning) -> float:
+        """Floating point operations in one forward pass of one sample."""
+        seen = references(conditioning) if self.has_still_references else []
+        pixels = height * width + sum(one.shape[-2] * one.shape[-1] for one in seen)
+        return forward_work(self.module, pixels // 4, prompt_tokens(conditioning))
 
     def _still(self, sigma: Tensor, guidance: Tensor | None, pooled: Tensor) -> Tensor:
         """What the network makes of time 0, beside the same guidance and prompt."""
@@ -78,15 +95,6 @@ class FluxDenoiser:
         known = [] if guidance is None else [guidance.to(pooled.dtype) * 1000]
         found: Tensor = self.module.time_text_embed(sigma.new_zeros(sigma.shape, dtype=pooled.dtype), *known, pooled)
         return found
-
-    @contextmanager
-    def without_adapter(self) -> Iterator[None]:
-        """Switch every adapter layer off, so that the output is exactly the base model's."""
-        self.module.disable_adapters()
-        try:
-            yield
-        finally:
-            self.module.enable_adapters()
 
 
 def pack(latents: Tensor) -> Tensor:
@@ -133,11 +141,16 @@ def load(
     pack: Pack | None = None,
     masks_prompt: bool = False,
     takes_references: bool = False,
+    follows: bool = False,
     kept: Kept | None = None,
 ) -> FluxDenoiser:
     """The frozen transformer, on the CPU: it moves to its device after it has been packed."""
     module = load_transformer(weights, compute, pack, kept)
     module.requires_grad_(False)
+    if follows:
+        inputs.widen(module)
+    if wrong := inputs.wrong_with(module.config, weights.flavour, follows=follows):
+        raise ModelError(f"'{weights.transformer}' does not fit model_flavour: {wrong}.")
     if takes_references:
         kontext.give_each_its_time(module)
     return FluxDenoiser(module, masks_prompt, takes_references)

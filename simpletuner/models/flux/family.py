@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import TYPE_CHECKING, Any
 
 from simpletuner.errors import Problem
-from simpletuner.models.flux import denoiser, sampling, text, vae
+from simpletuner.models.flux import controlnet, denoiser, inputs, learned_text, loading, sampling, text, vae
 from simpletuner.models.flux.flavours import FLAVOURS
+from simpletuner.models.flux.single_file import transformer as single_file
 from simpletuner.models.flux.single_file.parts import AUTOENCODER, CLIP, T5, TRANSFORMER
-from simpletuner.models.flux.single_file.whole import missing_parts, source_of
+from simpletuner.models.flux.single_file.whole import folder_of, missing_parts, source_of, torn_folders, wrong_codec
 from simpletuner.models.sources import fingerprint
 
 if TYPE_CHECKING:
+    from torch import nn
+
+    from simpletuner.models.controlling import ControlNet
     from simpletuner.models.family import (
         Compute,
+        Controlled,
         Denoiser,
         LatentCodec,
         SamplingSchedule,
@@ -26,12 +31,17 @@ if TYPE_CHECKING:
     )
     from simpletuner.models.flavours import Flavour
     from simpletuner.models.kept import Kept
+    from simpletuner.models.learned_text import TextPart
+    from simpletuner.models.offload import Offload
     from simpletuner.models.streaming import Pack
     from simpletuner.schema import Choice
 
 from simpletuner.models.family import Weights as _Weights
 
-__all__ = ["FLAVOURS", "Flux"]
+__all__ = ["BLOCKS", "FLAVOURS", "Flux"]
+
+BLOCKS = (19, 38)
+"""Double and single blocks of the published transformers."""
 
 
 class Flux:
@@ -43,6 +53,7 @@ class Flux:
     usual = "krea"
     always_masks_prompt = False
     defaults: Mapping[str, Any] = {}
+    unread: Mapping[str, str] = {}
     licence: Mapping[str, str] = {
         "license": "other",
         "license_name": "flux-1-dev-non-commercial-license",
@@ -76,11 +87,10 @@ class Flux:
             base = FLAVOURS[flavour].repository
         known = FLAVOURS.get(flavour or "")
         repository = known.repository if known else None
-        subfolder = "" if transformer_subfolder.lower() in {"", "none"} else transformer_subfolder
         return _Weights(
             base=base,
             transformer=source_of(TRANSFORMER, transformer, base, repository),
-            transformer_subfolder=subfolder if transformer else "transformer",
+            transformer_subfolder=folder_of(transformer_subfolder, is_elsewhere=transformer is not None),
             vae=source_of(AUTOENCODER, vae, base, repository),
             revision=revision,
             variant=variant,
@@ -89,11 +99,32 @@ class Flux:
             t5=source_of(T5, t5, base, repository),
         )
 
-    def missing(self, weights: Weights) -> Iterator[Problem]:
-        """The parts that are not in the single file in which they are looked for."""
+    def missing(self, weights: Weights, *, follows: bool = False) -> Iterator[Problem]:
+        """The parts that are not where they are looked for."""
         encoders = {CLIP: weights.clip or weights.base, T5: weights.t5 or weights.base}
         places = {TRANSFORMER: weights.transformer, AUTOENCODER: weights.vae, **encoders}
-        return missing_parts(weights.base, places)
+        yield from missing_parts(weights.base, places)
+        folders = {TRANSFORMER: weights.transformer_subfolder, AUTOENCODER: "vae", CLIP: "text_encoder"}
+        folders[T5] = "text_encoder_2"
+        held = {part: (source, folders[part]) for part, source in places.items()}
+        torn = list(torn_folders(weights.base, held, weights.variant, "FluxTransformer2DModel"))
+        yield from torn
+        config = {} if torn else loading.known_config(weights, single_file.of)
+        if wrong := inputs.wrong_with(config, weights.flavour, follows=follows):
+            yield Problem("model_flavour", wrong)
+        yield from wrong_codec(weights, {} if torn else config)
+
+    def block_counts(self, weights: Weights) -> tuple[int, ...]:
+        """Double and single blocks; all that is published has as many."""
+        if any(weights.transformer == one.repository for one in FLAVOURS.values()):
+            return BLOCKS
+        return loading.block_counts(loading.known_config(weights, single_file.of))
+
+    def outline(self, weights: Weights, *, follows: bool = False) -> nn.Module | None:
+        """The empty transformer."""
+        config = loading.known_config(weights, single_file.of)
+        shape = inputs.widened(config) if config and follows else config
+        return loading.empty_transformer(shape) if shape else None
 
     def architecture(self, weights: Weights) -> str:
         """The modelspec name, such as ``flux-1-dev/lora``."""
@@ -114,22 +145,13 @@ class Flux:
         self, weights: Weights, settings: TextSettings, compute: Compute
     ) -> AbstractContextManager[TextEncoder]:
         """CLIP-L and T5, with their tokenizers."""
-        return text.open_encoders(
-            weights,
-            settings.precisions,
-            settings.max_length,
-            compute,
-            padding=settings.padding,
-            clip=weights.clip,
-            t5=weights.t5,
-            pack_via=settings.pack_via,
-        )
+        return text.open_encoders(weights, settings, compute)
 
     def codec(
-        self, weights: Weights, compute: Compute, *, tiling: bool, slicing: bool
+        self, weights: Weights, compute: Compute, *, tiling: bool, slicing: bool, offload: Offload | None = None
     ) -> AbstractContextManager[LatentCodec]:
         """The 16-channel autoencoder."""
-        return vae.open_codec(weights, compute, tiling=tiling, slicing=slicing)
+        return vae.open_codec(weights, compute, tiling=tiling, slicing=slicing, plan=offload)
 
     def denoiser(
         self,
@@ -138,13 +160,32 @@ class Flux:
         *,
         pack: Pack | None = None,
         masks_prompt: bool = False,
+        follows: bool = False,
         kept: Kept | None = None,
     ) -> Denoiser:
         """The frozen transformer."""
-        takes_references = weights.flavour is not None and FLAVOURS[weights.flavour].takes_references
         return denoiser.load(
-            weights, compute, pack=pack, masks_prompt=masks_prompt, takes_references=takes_references, kept=kept
+            weights,
+            compute,
+            pack=pack,
+            masks_prompt=masks_prompt,
+            takes_references=weights.flavour is not None and FLAVOURS[weights.flavour].takes_references,
+            follows=follows,
+            kept=kept,
         )
+
+    def controlled(
+        self, base: Denoiser, weights: Weights, plan: ControlNet, compute: Compute, pack: Pack | None = None
+    ) -> Controlled:
+        """The transformer beside a ControlNet that begins as a copy of its first blocks, or as one of its own."""
+        assert isinstance(base, denoiser.FluxDenoiser)
+        return controlnet.beside(base, controlnet.load(weights, plan, compute, pack))
+
+    def open_text(
+        self, weights: Weights, settings: TextSettings, compute: Compute, *, wanted: Collection[str]
+    ) -> Sequence[TextPart]:
+        """CLIP-L and T5, loaded to stay."""
+        return learned_text.opened(weights, settings, compute, wanted=wanted)
 
     def automatic_shift(self, height: int, width: int) -> float:
         """The shift that FLUX.1 was trained with at this size of the latents.

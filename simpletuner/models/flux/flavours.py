@@ -31,6 +31,14 @@ FLAVOURS: Choice[Flavour] = Choice(
             "FLUX.1 Kontext changes pictures: it is trained on pairs of pictures and an instruction.",
             "black-forest-labs/FLUX.1-Kontext-dev",
             takes_references=True,
+            takes_controlnet=False,
+        ),
+        "fill": Flavour(
+            "FLUX.1 Fill paints what a mask covers; it is trained on pictures with masks.",
+            "black-forest-labs/FLUX.1-Fill-dev",
+            defaults={"validation_guidance": 30.0},
+            fills=True,
+            takes_controlnet=False,
         ),
         "fluxbooru": Flavour(
             "FLUX.1 without guidance distillation, trained on booru pictures; validated with real guidance.",

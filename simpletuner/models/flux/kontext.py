@@ -6,7 +6,7 @@ so that no two tokens have the same place. References carry no noise: their toke
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Rotary = tuple[Tensor, Tensor]
+    Times = tuple[Tensor, Tensor]
+    """The embedding of the image's time, and that of time 0."""
 
 STILL = "still_embedding"
 """The name under which blocks are given the embedding of time 0."""
@@ -56,74 +58,74 @@ def _grid(size: tuple[int, int], place: tuple[int, int], like: Tensor) -> torch.
 
 def give_each_its_time(module: FluxTransformer2DModel) -> None:
     """Change the blocks so that references are told time 0; without references they compute what they did."""
-    for block in module.transformer_blocks:
-        block.forward = partial(_double, block, block.forward)
-    for block in module.single_transformer_blocks:
-        block.forward = partial(_single, block, block.forward)
+    for double in module.transformer_blocks:
+        double.forward = partial(_forward, double.forward, partial(_double, double))
+    for single in module.single_transformer_blocks:
+        single.forward = partial(_forward, single.forward, partial(_single, single))
 
 
-def _double(
-    block: FluxTransformerBlock,
+def _forward(
     stock: Any,  # the block's own forward
+    changed: Callable[[Tensor, Tensor, Times, Rotary, dict[str, Any]], tuple[Tensor, Tensor]],
     hidden_states: Tensor,
     encoder_hidden_states: Tensor,
     temb: Tensor,
     image_rotary_emb: Rotary,
     joint_attention_kwargs: Mapping[str, Any] | None = None,
 ) -> tuple[Tensor, Tensor]:
-    still, others = _parted(joint_attention_kwargs)
-    if still is None:
-        found: tuple[Tensor, Tensor] = stock(
-            hidden_states, encoder_hidden_states, temb, image_rotary_emb, joint_attention_kwargs
-        )
-        return found
-    where = _are_references(image_rotary_emb)[encoder_hidden_states.shape[1] :]
-    shift, scale, gate, late_shift, late_scale, late_gate = _chosen(block.norm1, temb, still, where, parts=6)
-    text, *text_steps = block.norm1_context(encoder_hidden_states, emb=temb)
+    others = dict(joint_attention_kwargs or {})
+    still = others.pop(STILL, None)
+    if still is not None:
+        return changed(hidden_states, encoder_hidden_states, (temb, still), image_rotary_emb, others)
+    found: tuple[Tensor, Tensor] = stock(
+        hidden_states, encoder_hidden_states, temb, image_rotary_emb, joint_attention_kwargs
+    )
+    return found
+
+
+def _double(
+    block: FluxTransformerBlock,
+    image: Tensor,
+    words: Tensor,
+    times: Times,
+    rotary: Rotary,
+    others: Mapping[str, Any],
+) -> tuple[Tensor, Tensor]:
+    where = _are_references(rotary)[words.shape[1] :]
+    shift, scale, gate, late_shift, late_scale, late_gate = _chosen(block.norm1, times, where, parts=6)
+    text, *text_steps = block.norm1_context(words, emb=times[0])
     text_gate, text_shift, text_scale, late_text_gate = (one[:, None] for one in text_steps)
     seen, text_seen = block.attn(
-        hidden_states=block.norm1.norm(hidden_states) * (1 + scale) + shift,
+        hidden_states=block.norm1.norm(image) * (1 + scale) + shift,
         encoder_hidden_states=text,
-        image_rotary_emb=image_rotary_emb,
+        image_rotary_emb=rotary,
         **others,
     )
-    image = hidden_states + gate * seen
+    image = image + gate * seen
     image = image + late_gate * block.ff(block.norm2(image) * (1 + late_scale) + late_shift)
-    words = encoder_hidden_states + text_gate * text_seen
+    words = words + text_gate * text_seen
     changed = block.norm2_context(words) * (1 + text_scale) + text_shift
     return words + late_text_gate * block.ff_context(changed), image
 
 
 def _single(
     block: FluxSingleTransformerBlock,
-    stock: Any,  # the block's own forward
-    hidden_states: Tensor,
-    encoder_hidden_states: Tensor,
-    temb: Tensor,
-    image_rotary_emb: Rotary,
-    joint_attention_kwargs: Mapping[str, Any] | None = None,
+    image: Tensor,
+    words: Tensor,
+    times: Times,
+    rotary: Rotary,
+    others: Mapping[str, Any],
 ) -> tuple[Tensor, Tensor]:
     import torch
 
-    still, others = _parted(joint_attention_kwargs)
-    if still is None:
-        found: tuple[Tensor, Tensor] = stock(
-            hidden_states, encoder_hidden_states, temb, image_rotary_emb, joint_attention_kwargs
-        )
-        return found
-    tokens = torch.cat([encoder_hidden_states, hidden_states], dim=1)
-    shift, scale, gate = _chosen(block.norm, temb, still, _are_references(image_rotary_emb), parts=3)
+    tokens = torch.cat([words, image], dim=1)
+    shift, scale, gate = _chosen(block.norm, times, _are_references(rotary), parts=3)
     changed = block.norm.norm(tokens) * (1 + scale) + shift
-    seen = block.attn(hidden_states=changed, image_rotary_emb=image_rotary_emb, **others)
+    seen = block.attn(hidden_states=changed, image_rotary_emb=rotary, **others)
     both = torch.cat([seen, block.act_mlp(block.proj_mlp(changed))], dim=2)
     tokens = tokens + gate * block.proj_out(both)
-    length = encoder_hidden_states.shape[1]
+    length = words.shape[1]
     return tokens[:, :length], tokens[:, length:]
-
-
-def _parted(given: Mapping[str, Any] | None) -> tuple[Tensor | None, dict[str, Any]]:
-    others = dict(given or {})
-    return others.pop(STILL, None), others
 
 
 def _are_references(rotary: Rotary) -> Tensor:
@@ -135,10 +137,10 @@ def _are_references(rotary: Rotary) -> Tensor:
     return sine[:, 0] != 0
 
 
-def _chosen(norm: Any, moving: Tensor, still: Tensor, where: Tensor, *, parts: int) -> Sequence[Tensor]:
+def _chosen(norm: Any, times: Times, where: Tensor, *, parts: int) -> Sequence[Tensor]:
     """Shifts, scales and gates of every token, each for its own time."""
     import torch
 
-    both = [norm.linear(norm.silu(one)).chunk(parts, dim=1) for one in (moving, still)]
+    both = [norm.linear(norm.silu(one)).chunk(parts, dim=1) for one in times]
     pairs = zip(*both, strict=True)
     return [torch.where(where[:, None], of_still[:, None], of_moving[:, None]) for of_moving, of_still in pairs]

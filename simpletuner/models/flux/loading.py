@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from simpletuner.errors import ModelError
 from simpletuner.models import kept as kept_networks
 from simpletuner.models.flux.single_file import autoencoder, bundled, encoders, transformer
 from simpletuner.models.flux.single_file.parts import scaled
-from simpletuner.models.sources import is_file, loading, part_folder
+from simpletuner.models.sources import is_file, loading, local_config, part_folder
 from simpletuner.models.streaming import Pieces, check, fill
 from simpletuner.models.weight_files import folder_contents
 
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
     from simpletuner.models.family import Compute, Weights
+    from simpletuner.models.flux.single_file.encoders import Form
     from simpletuner.models.kept import Kept
     from simpletuner.models.streaming import Pack
 
     Found = tuple[Mapping[str, Any], Pieces]
+
+Encoder = TypeVar("Encoder", bound="nn.Module")
 
 
 def load_transformer(
@@ -45,15 +49,15 @@ def load_transformer(
     with loading("The transformer", weights.transformer):
         config, found = transformer_pieces(weights)
         return kept_networks.load(
-            partial(_transformer, config), block_names, found, compute.dtype, pack=pack, kept=kept
+            partial(empty_transformer, config), block_names, found, compute.dtype, pack=pack, kept=kept
         )
 
 
-def _transformer(config: Mapping[str, Any]) -> FluxTransformer2DModel:
+def empty_transformer(config: Mapping[str, Any]) -> FluxTransformer2DModel:
     """A transformer without weights."""
     from diffusers import FluxTransformer2DModel
 
-    with _empty():
+    with empty():
         module: FluxTransformer2DModel = FluxTransformer2DModel.from_config(dict(config))
     return module.eval()
 
@@ -64,7 +68,28 @@ def transformer_pieces(weights: Weights) -> Found:
         path = Path(weights.transformer).expanduser()
         found = transformer.pieces(path)
         return transformer.shape(found, path), found
-    return _in_folder(weights.transformer, weights.transformer_subfolder, weights)
+    return in_folder(weights.transformer, weights.transformer_subfolder, weights)
+
+
+def known_config(weights: Weights, shape_of: Callable[[Path], Mapping[str, Any]]) -> Mapping[str, Any]:
+    """The config of a transformer that is on this machine; empty where it is not, or cannot be read.
+
+    Args:
+        weights: Where it is.
+        shape_of: Reads the config off a single file.
+    """
+    source = weights.transformer
+    if not is_file(source):
+        return local_config(source, weights.transformer_subfolder, weights.revision)
+    try:
+        return shape_of(Path(source).expanduser())
+    except ModelError:
+        return {}
+
+
+def block_counts(config: Mapping[str, Any]) -> tuple[int, ...]:
+    """How many double and single blocks it has."""
+    return tuple(config[name] for name in ("num_layers", "num_single_layers") if name in config)
 
 
 def block_names(module: FluxTransformer2DModel) -> Sequence[str]:
@@ -90,8 +115,8 @@ def load_autoencoder(weights: Weights, compute: Compute) -> AutoencoderKL:
             found: Pieces = autoencoder.pieces(path)
             config: Mapping[str, Any] = autoencoder.shape(found, path)
         else:
-            config, found = _in_folder(weights.vae, "vae", weights)
-        with _empty():
+            config, found = in_folder(weights.vae, "vae", weights)
+        with empty():
             module: AutoencoderKL = AutoencoderKL.from_config(dict(config))
         check(module, found)
         fill(module, found, compute.dtype)
@@ -102,40 +127,48 @@ def load_clip(source: str, weights: Weights, dtype: torch.dtype, pack: Pack | No
     """CLIP's text encoder, frozen and on the CPU; `weights` says which revision and variant of a repository."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    if is_file(source):
-        path = Path(source).expanduser()
-        found = encoders.clip_pieces(path)
-        config: Mapping[str, Any] = encoders.clip_shape(found, path)
-    else:
-        config, pieces = _in_folder(source, "text_encoder", weights)
-        found = encoders.clip_names(pieces)
-    with _empty():
+    config, found = _encoder(source, "text_encoder", weights, encoders.CLIP_FORM)
+    with empty():
         module = CLIPTextModel(CLIPTextConfig.from_dict(dict(config)))
     # Some versions of transformers have one level of names more.
     level = "text_model." if any(name.startswith("text_model.") for name, _ in module.named_parameters()) else ""
     named = {level + name: piece for name, piece in found.items()}
-    check(module, named)
-    fill(module, named, dtype, blocks=_layers(module, f"{level}encoder.layers"), pack=pack)
-    return module.eval()
+    return _filled(module, named, dtype, f"{level}encoder.layers", pack)
 
 
-def load_t5(source: str, weights: Weights, dtype: torch.dtype, pack: Pack | None = None) -> T5EncoderModel:
+def load_t5(
+    source: str,
+    weights: Weights,
+    dtype: torch.dtype,
+    pack: Pack | None = None,
+    *,
+    subfolder: str = "text_encoder_2",
+) -> T5EncoderModel:
     """T5's encoder, frozen and on the CPU; `weights` says which revision and variant of a repository."""
     from transformers import T5Config, T5EncoderModel
 
-    if is_file(source):
-        path = Path(source).expanduser()
-        found = encoders.t5_pieces(path)
-        config: Mapping[str, Any] = encoders.t5_shape(found, path)
-    else:
-        config, pieces = _in_folder(source, "text_encoder_2", weights)
-        found = encoders.t5_names(pieces)
-    with _empty():
+    config, found = _encoder(source, subfolder, weights, encoders.T5_FORM)
+    with empty():
         module = T5EncoderModel(T5Config.from_dict(dict(config)))
     # One table of embeddings under both of its names.
     module.set_input_embeddings(module.shared)
+    return _filled(module, found, dtype, "encoder.block", pack)
+
+
+def _encoder(source: str, subfolder: str, weights: Weights, form: Form) -> Found:
+    """The config of a text encoder and where its weights are."""
+    if is_file(source):
+        path = Path(source).expanduser()
+        found = form.pieces(path)
+        return form.shape(found, path), found
+    config, pieces = in_folder(source, subfolder, weights)
+    return config, form.names(pieces)
+
+
+def _filled(module: Encoder, found: Pieces, dtype: torch.dtype, layers: str, pack: Pack | None) -> Encoder:
+    """A text encoder with its weights; each of its layers is packed as soon as it is complete."""
     check(module, found)
-    fill(module, found, dtype, blocks=_layers(module, "encoder.block"), pack=pack)
+    fill(module, found, dtype, blocks=_layers(module, layers), pack=pack)
     return module.eval()
 
 
@@ -162,7 +195,8 @@ def scheduler_source(weights: Weights) -> str:
     return str(bundled.scheduler_folder(takes_guidance=bool(config["guidance_embeds"])))
 
 
-def _in_folder(source: str, subfolder: str, weights: Weights) -> Found:
+def in_folder(source: str, subfolder: str, weights: Weights) -> Found:
+    """The config of a part and where its weights are, in diffusers layout."""
     folder = part_folder(source, subfolder, revision=weights.revision, variant=weights.variant)
     found = scaled(folder_contents(folder, weights.variant))
     config: dict[str, Any] = json.loads((folder / "config.json").read_text())
@@ -173,7 +207,7 @@ def _layers(module: nn.Module, name: str) -> Sequence[str]:
     return [f"{name}.{number}" for number, _ in module.get_submodule(name).named_children()]
 
 
-def _empty() -> Any:
+def empty() -> Any:
     """A moment in which networks are built without weights; what is not a weight is computed as usual."""
     from accelerate import init_empty_weights
 

@@ -9,50 +9,29 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from simpletuner.models import offload
 from simpletuner.models.flux.loading import load_clip, load_t5, load_tokenizers
 from simpletuner.models.precision import packing, workplace
 from simpletuner.models.sources import loading
 
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
-    from torch import Tensor
+    from torch import Tensor, nn
+    from transformers import CLIPTextModel
 
-    from simpletuner.models.family import Compute, Conditioning, TextEncoder, Weights
-    from simpletuner.models.streaming import Pack
+    from simpletuner.models.family import Compute, Conditioning, TextEncoder, TextSettings, Weights
 
 UNMODIFIED, ZERO = "unmodified", "zero"
 """What stands behind the end of a prompt."""
 
 
 @contextmanager
-def open_encoders(
-    weights: Weights,
-    precisions: Sequence[str],
-    max_length: int | None,
-    compute: Compute,
-    *,
-    padding: str = UNMODIFIED,
-    clip: str | None = None,
-    t5: str | None = None,
-    pack_via: str = "cpu",
-) -> Iterator[TextEncoder]:
-    """Both text encoders and tokenizers, in memory only inside the ``with``.
-
-    Args:
-        weights: Where they come from.
-        precisions: One name for CLIP and one for T5.
-        max_length: How many tokens of a prompt count; what the tokenizer says unless given.
-        compute: Where they run, and in which precision.
-        padding: `unmodified` keeps what T5 answers behind the end of a prompt, `zero` puts zeros there.
-        clip: Where CLIP comes from, when not from the base.
-        t5: Where T5 comes from, when not from the base.
-        pack_via: Where weights are packed: a word of `quantize_via`.
-    """
-    packs = [packing(precision, workplace(pack_via, compute.device)) for precision in precisions]
-    pipeline = _load(weights, compute, (clip or weights.base, packs[0]), (t5 or weights.base, packs[1]))
-    length = max_length or pipeline.tokenizer_2.model_max_length
+def open_encoders(weights: Weights, settings: TextSettings, compute: Compute) -> Iterator[TextEncoder]:
+    """Both text encoders and tokenizers, in memory only inside the ``with``."""
+    pipeline = _load(weights, settings, compute)
+    length = settings.max_length or pipeline.tokenizer_2.model_max_length
 
     def encode(prompts: Sequence[str]) -> Sequence[Conditioning]:
         import torch
@@ -63,7 +42,7 @@ def open_encoders(
             )
         masks = _masks(pipeline, prompts, length)
         tokens, pooled = tokens.to("cpu", torch.bfloat16), pooled.to("cpu", torch.bfloat16)
-        if padding == ZERO:
+        if settings.padding == ZERO:
             # Not a product with the mask: that would leave negative zeros, and make NaN of an infinity.
             tokens = torch.where(masks[:, :, None], tokens, tokens.new_zeros(()))
         return [
@@ -83,21 +62,31 @@ def _masks(pipeline: FluxPipeline, prompts: Sequence[str], length: int) -> Tenso
     return mask
 
 
-def _load(weights: Weights, compute: Compute, clip: tuple[str, Pack], t5: tuple[str, Pack]) -> FluxPipeline:
+def _load(weights: Weights, settings: TextSettings, compute: Compute) -> FluxPipeline:
     """The encoders from their places, each packed in its own way, as the pipeline that knows how to use them."""
     from diffusers import FluxPipeline
 
-    with loading("The text encoders", clip[0]):
+    sources = (weights.clip or weights.base, weights.t5 or weights.base)
+    packs = [packing(one, workplace(settings.pack_via, compute.device)) for one in settings.precisions]
+    with loading("The text encoders", sources[0]):
         tokenizer, tokenizer_2 = load_tokenizers(weights.base, weights.revision)
-        clip_encoder = load_clip(clip[0], weights, compute.dtype, clip[1])
-    with loading("The text encoders", t5[0]):
-        t5_encoder = load_t5(t5[0], weights, compute.dtype, t5[1])
+        clip = load_clip(sources[0], weights, compute.dtype, packs[0])
+    with loading("The text encoders", sources[1]):
+        t5 = load_t5(sources[1], weights, compute.dtype, packs[1])
+    offload.settle(clip, clip_blocks(clip), settings.offload, compute.device)
+    offload.settle(t5, t5.encoder.block, settings.offload, compute.device)
     return FluxPipeline(
         scheduler=None,
         vae=None,
         transformer=None,
         tokenizer=tokenizer,
         tokenizer_2=tokenizer_2,
-        text_encoder=clip_encoder.to(compute.device),
-        text_encoder_2=t5_encoder.to(compute.device),
+        text_encoder=clip,
+        text_encoder_2=t5,
     )
+
+
+def clip_blocks(clip: CLIPTextModel) -> Sequence[nn.Module]:
+    """The layers of CLIP's text encoder; some versions of transformers have one level of names more."""
+    inner: Any = clip.text_model if "text_model" in dict(clip.named_children()) else clip
+    return list(inner.encoder.layers)

@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from simpletuner.models import offload
 from simpletuner.models.family import Posterior
 from simpletuner.models.flux.loading import load_autoencoder
 
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
-    from torch import Tensor
+    from torch import Tensor, nn
 
     from simpletuner.models.family import Compute, LatentCodec, Weights
+    from simpletuner.models.offload import Offload
 
 
 @dataclass(frozen=True)
@@ -44,12 +46,20 @@ class FluxCodec:
 
 
 @contextmanager
-def open_codec(weights: Weights, compute: Compute, *, tiling: bool, slicing: bool) -> Iterator[LatentCodec]:
+def open_codec(
+    weights: Weights, compute: Compute, *, tiling: bool, slicing: bool, plan: Offload | None = None
+) -> Iterator[LatentCodec]:
     """The autoencoder, in memory only inside the ``with``."""
     vae = load_autoencoder(weights, compute)
-    vae.to(compute.device)
+    offload.settle(vae, _blocks(vae), plan, compute.device)
     if tiling:
         vae.enable_tiling()
     if slicing:
         vae.enable_slicing()
     yield FluxCodec(vae, compute)
+
+
+def _blocks(vae: AutoencoderKL) -> Sequence[nn.Module]:
+    """The parts of the encoder and then of the decoder, in the order in which they run."""
+    down, up = vae.encoder, vae.decoder
+    return [*down.down_blocks, down.mid_block, up.mid_block, *up.up_blocks]

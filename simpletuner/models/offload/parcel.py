@@ -6,6 +6,7 @@ One run of bytes is one copy from place to place.
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -157,6 +158,7 @@ def _on_disk(run: Tensor, path: Path) -> Tensor:
 
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
+        path = path.with_name(f"{path.stem}-{os.getpid()}{path.suffix}")  # other processes write to this folder too
         with path.open("wb") as file:
             file.write(run.numpy().data)
         kept = torch.from_file(str(path), shared=False, size=run.numel(), dtype=torch.uint8)

@@ -47,6 +47,9 @@ class Offload(Protocol):
     def disk(self) -> Path | None:
         """The folder for weights; main memory when there is none."""
 
+    def refusal(self, kinds: Sequence[int]) -> str | None:
+        """What is wrong with it for a network with so many blocks of each kind."""
+
     def lines(self, blocks: Sequence[nn.Module]) -> Iterator[Line]:
         """The pieces that are moved, in the order in which they compute."""
 
@@ -63,30 +66,33 @@ class BlockSwap:
     needs_card: bool = False
     disk: Path | None = None
 
+    def refusal(self, kinds: Sequence[int]) -> str | None:
+        """More blocks of a kind than can leave: two must stay, one that computes, and one that was just used."""
+        for number, (count, swapped) in enumerate(zip(kinds, self._counts(len(kinds)), strict=True)):
+            if swapped > count - 2:
+                return (
+                    f"{swapped} of the {_ordinal(number)} kind of blocks cannot be swapped: the network has {count} of "
+                    f"them, and two must stay on the device; lower blocks_to_swap to {self._most(kinds)} or less"
+                )
+        return None
+
     def lines(self, blocks: Sequence[nn.Module]) -> Iterator[Line]:
         """The first or the last blocks of each kind."""
-        kinds = [list(group) for _, group in groupby(blocks, key=type)]
-        for kind, swapped in zip(kinds, self._counts(kinds), strict=True):
-            # Two must stay: one that computes, and one that was just used.
-            if swapped > len(kind) - 2:
-                raise ModelError(
-                    f"{swapped} blocks of {type(kind[0]).__name__} cannot be swapped: the network has {len(kind)} of "
-                    f"them, and two must stay on the device. Lower blocks_to_swap to {self._most(kinds)} or less."
-                )
+        kinds = _by_kind(blocks)
+        for kind, swapped in zip(kinds, self._counts(len(kinds)), strict=True):
             if swapped:
                 staying = frozenset(range(swapped, len(kind) - swapped))
                 yield Line([[block] for block in kind], window(len(kind), swapped), staying)
 
-    def _counts(self, kinds: Sequence[Sequence[nn.Module]]) -> list[int]:
-        shared = _shared(self.total, len(kinds))
-        own = (*self.of_kind, *[None] * len(kinds))
-        return [count if one is None else one for count, one in zip(shared, own, strict=False)]
+    def _counts(self, kinds: int) -> list[int]:
+        own = (*self.of_kind, *[None] * kinds)
+        return [count if one is None else one for count, one in zip(_shared(self.total, kinds), own, strict=False)]
 
-    def _most(self, kinds: Sequence[Sequence[nn.Module]]) -> int:
+    def _most(self, kinds: Sequence[int]) -> int:
         fits = (
             count
-            for count in range(sum(map(len, kinds)))
-            if all(one <= len(kind) - 2 for one, kind in zip(_shared(count, len(kinds)), kinds, strict=True))
+            for count in range(sum(kinds))
+            if all(one <= there - 2 for one, there in zip(_shared(count, len(kinds)), kinds, strict=True))
         )
         return max(fits, default=0)
 
@@ -100,9 +106,15 @@ class LastBlocks:
     needs_card: bool = False
     disk: Path | None = None
 
+    def refusal(self, kinds: Sequence[int]) -> str | None:
+        """More blocks than there are, but for one that never moves."""
+        if self.count < sum(kinds):
+            return None
+        return f"must be below {sum(kinds)}, which is how many blocks the network has, got {self.count}"
+
     def lines(self, blocks: Sequence[nn.Module]) -> Iterator[Line]:
         """The last blocks, one by one."""
-        moving = blocks[max(len(blocks) - self.count, 1) :]
+        moving = blocks[len(blocks) - self.count :]
         yield Line([[block] for block in moving], neighbours((), ahead=self.is_overlapped))
 
 
@@ -114,6 +126,10 @@ class Groups:
     is_overlapped: bool = False
     needs_card: bool = False
     disk: Path | None = None
+
+    def refusal(self, kinds: Sequence[int]) -> str | None:
+        """Nothing: groups may have any size."""
+        return None
 
     def lines(self, blocks: Sequence[nn.Module]) -> Iterator[Line]:
         """All blocks, in groups."""
@@ -133,6 +149,10 @@ class Leaves:
     """Only layers whose name ends with one of these; all when there are none."""
     percent: int = 100
     """The share of the layers that is moved, spread evenly."""
+
+    def refusal(self, kinds: Sequence[int]) -> str | None:
+        """Nothing: any number of layers can be moved."""
+        return None
 
     def lines(self, blocks: Sequence[nn.Module]) -> Iterator[Line]:
         """The chosen layers of all blocks, one by one."""
@@ -165,6 +185,8 @@ def attach(
         ModelError: The plan asks for more blocks than there are, or for a card where there is none, or the weights
             cannot be kept on disk.
     """
+    if refusal := plan.refusal([len(kind) for kind in _by_kind(blocks)]):
+        raise ModelError(f"weights cannot be kept off the device: {refusal}.")
     if plan.needs_card and device.type != "cuda":
         raise ModelError(
             f"group_offload_use_stream copies weights while a card computes, and this run is on {device.type}; "
@@ -176,6 +198,14 @@ def attach(
         conveyors.append(Conveyor(_stations(line, plan, device, smallest, number), line.wanted, carrier))
     module.to(device)
     return conveyors
+
+
+def settle(module: nn.Module, blocks: Sequence[nn.Module], plan: Offload | None, device: torch.device) -> None:
+    """Bring a frozen network to its device, as a whole or as the plan says."""
+    if plan is None:
+        module.to(device)
+    else:
+        attach(module, blocks, plan, device)
 
 
 def _stations(line: Line, plan: Offload, device: torch.device, smallest: int, number: int) -> list[Station]:
@@ -206,6 +236,14 @@ def _layers(block: nn.Module, names: Sequence[str]) -> Iterator[nn.Module]:
         inside |= {id(part) for part in module.modules()}
         if is_chosen:
             yield module
+
+
+def _by_kind(blocks: Sequence[nn.Module]) -> list[list[nn.Module]]:
+    return [list(group) for _, group in groupby(blocks, key=type)]
+
+
+def _ordinal(number: int) -> str:
+    return ("first", "second", "third", "fourth")[min(number, 3)]
 
 
 def _shared(total: int, kinds: int) -> list[int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, field_validator
 
@@ -13,7 +13,7 @@ from simpletuner.models.adapters.formats import FORMATS
 from simpletuner.models.adapters.layers import block_numbers
 from simpletuner.models.adapters.presets import EMBEDDERS, PRESETS
 from simpletuner.models.adapters.starts import STARTS
-from simpletuner.schema import Listed, NotYet, Section, TextList, belongs_to, words
+from simpletuner.schema import IfChanged, Listed, NotYet, Section, TextList, belongs_to, words
 
 LORA_TYPES = words(
     "LoRA type",
@@ -113,15 +113,17 @@ class LayerRule(Section):
 class Adapter(Section):
     """The adapter that is trained."""
 
+    if_changed: ClassVar[IfChanged] = IfChanged.REFUSED
+
     lora_type: Annotated[str, LORA_TYPES] = "standard"
     """The kind of adapter that is trained."""
     lora_rank: int = Field(default=16, ge=1)
     """The size of the adapter: a higher one learns more detail, needs more memory and overfits sooner."""
-    lora_alpha: float | None = Field(default=None, gt=0)
+    lora_alpha: Annotated[float | None, IfChanged.TOLD] = Field(default=None, gt=0)
     """How strongly the adapter acts, as alpha divided by rank; equal to lora_rank unless given."""
-    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    lora_dropout: Annotated[float, IfChanged.TOLD] = Field(default=0.0, ge=0, lt=1)
     """The share of the adapter that is left out at random in each step, against overfitting."""
-    lora_dropout_position: Annotated[Literal["input", "rank"], DROPOUT_POSITIONS] = "input"
+    lora_dropout_position: Annotated[Literal["input", "rank"], DROPOUT_POSITIONS, IfChanged.TOLD] = "input"
     """Where lora_dropout acts."""
     rank_dropout: float = Field(default=0.0, ge=0, lt=1)
     """The share of the ranks that is left out at random, for each image and layer."""
@@ -135,7 +137,7 @@ class Adapter(Section):
     """How many times faster the second matrix of each layer learns than the first (LoRA+); 16 is usual."""
     lora_init_type: Annotated[str, LORA_INITS] = "default"
     """What the adapter's weights are before the first step."""
-    lora_format: Annotated[str, LORA_FORMATS] = "diffusers"
+    lora_format: Annotated[str, LORA_FORMATS, IfChanged.FINE] = "diffusers"
     """The names of the weights in the saved file."""
     flux_lora_target: Annotated[str, PRESETS] = "all"
     """Which layers of the model get an adapter."""
@@ -167,52 +169,61 @@ class Adapter(Section):
     """The ranks of the layers before the blocks: image, time, vector, guidance, text; 0 leaves one out."""
     rank_pattern: Annotated[Mapping[str, Annotated[int, Field(ge=1)]], BeforeValidator(_object)] = {}
     """Ranks of single layers, by regular expressions for the end of their names, as in PEFT."""
-    alpha_pattern: Annotated[Mapping[str, Above], BeforeValidator(_object)] = {}
+    alpha_pattern: Annotated[Mapping[str, Above], BeforeValidator(_object), IfChanged.TOLD] = {}
     """Alphas of single layers, by regular expressions for the end of their names, as in PEFT."""
-    lora_layers: Annotated[tuple[LayerRule, ...], BeforeValidator(_object)] = ()
+    lora_layers: Annotated[tuple[LayerRule, ...], BeforeValidator(_object), IfChanged.TOLD] = ()
     """Rules for single layers, a list of objects with pattern, rank, alpha and lr; the first that matches holds."""
-    base_adapters: TextList = ()
+    base_adapters: Annotated[TextList, IfChanged.TOLD] = ()
     """Adapter files that become part of the base before training begins."""
-    base_adapters_strength: Annotated[tuple[float, ...], Listed] = ()
+    base_adapters_strength: Annotated[tuple[float, ...], Listed, IfChanged.TOLD] = ()
     """How strongly each of base_adapters acts; 1 unless given."""
     peft_lora_mode: Annotated[str, LORA_MODES] = "standard"
     """A variant of LoRA with one matrix or two beside each layer."""
-    singlora_ramp_up_steps: Annotated[int, belongs_to("peft_lora_mode singlora")] = 0
+    singlora_ramp_up_steps: Annotated[int, belongs_to("peft_lora_mode singlora"), IfChanged.TOLD] = 0
     """Over how many steps a SingLoRA adapter comes to full strength."""
     slider_lora_target: bool = False
     """Trains the layers that slider adapters change, instead of flux_lora_target."""
     use_dora: bool = False
     """Trains length and direction of each weight separately (DoRA)."""
-    init_lora: str | None = None
+    init_lora: Annotated[str | None, IfChanged.FINE] = None
     """An adapter file to start from, from whatever program; its layers keep their ranks and alphas."""
-    init_lora_step: Annotated[int | None, NotYet("leave it out: steps are counted from 0")] = None
+    init_lora_step: Annotated[int | None, NotYet("leave it out: steps are counted from 0"), IfChanged.FINE] = None
     """The step number at which training goes on from an adapter file."""
-    init_lora_ema: Annotated[str | None, NotYet("leave it out: averages start from init_lora")] = None
+    init_lora_ema: Annotated[str | None, NotYet("leave it out: averages start from init_lora"), IfChanged.FINE] = None
     """The averaged weights that belong to the adapter file in init_lora."""
-    lycoris_config: Annotated[Mapping[str, Any] | str | None, BeforeValidator(_settings)] = None
+    lycoris_config: Annotated[Mapping[str, Any] | str | None, BeforeValidator(_settings), IfChanged.TOLD] = None
     """Settings of a LyCORIS adapter: an object, or the path of a JSON file."""
-    init_lokr_norm: float | None = Field(default=None, gt=0)
+    init_lokr_norm: Annotated[float | None, IfChanged.FINE] = Field(default=None, gt=0)
     """How far a LoKr adapter with full_matrix stands from zero at the start; 1e-4 to 1e-3 is usual."""
-    assistant_lora_path: str | None = None
+    assistant_lora_path: Annotated[str | None, IfChanged.TOLD] = None
     """A helping adapter that is on while training and off afterwards: a file, a folder, or an id on the Hub."""
-    assistant_lora_strength: float = 1.0
+    assistant_lora_strength: Annotated[float, IfChanged.TOLD] = 1.0
     """How strongly the helping adapter acts in training."""
-    assistant_lora_inference_strength: float = 0.0
+    assistant_lora_inference_strength: Annotated[float, IfChanged.TOLD] = 0.0
     """How strongly the helping adapter acts in validation."""
-    disable_assistant_lora: bool = False
+    disable_assistant_lora: Annotated[bool, IfChanged.TOLD] = False
     """Leaves the helping adapter out."""
-    fuse_qkv_projections: bool = False
+    fuse_qkv_projections: Annotated[bool, IfChanged.TOLD] = False
     """Computes three layers of attention as one; an adapter still trains each of them."""
-    train_text_encoder: Annotated[bool, NotYet("leave it out: only the transformer is trained")] = False
-    """Trains an adapter for the text encoder too."""
-    text_encoder_lr: Annotated[float | None, belongs_to("train_text_encoder")] = None
-    """The learning rate of the text encoder's own adapter."""
+    train_text_encoder: bool = False
+    """Trains a LoRA for the text encoder CLIP too, which stays in memory and reads the captions anew in every step."""
+    train_t5xxl: bool = False
+    """Trains a LoRA for the text encoder T5 too, together with train_text_encoder; few programs load that part."""
+    text_encoder_lr: Annotated[tuple[Annotated[float, Field(ge=0)], ...], Listed, IfChanged.TOLD] = ()
+    """The learning rate of the text encoders, or two, for CLIP and T5; 0 leaves one out; learning_rate unless given."""
 
     @field_validator("in_dims")
     @classmethod
     def _five_or_none(cls, value: tuple[int, ...]) -> tuple[int, ...]:
         if value and len(value) != len(EMBEDDERS):
             raise ValueError(f"needs {len(EMBEDDERS)} ranks, for {', '.join(EMBEDDERS)}, got {len(value)}")
+        return value
+
+    @field_validator("text_encoder_lr")
+    @classmethod
+    def _at_most_two(cls, value: tuple[float, ...]) -> tuple[float, ...]:
+        if len(value) > 2:
+            raise ValueError(f"needs one number, or two for CLIP and T5, got {len(value)}")
         return value
 
     @field_validator("rank_pattern", "alpha_pattern")

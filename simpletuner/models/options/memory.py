@@ -13,8 +13,6 @@ from simpletuner.schema import NoEffect, NotYet, Section, TextList, belongs_to, 
 
 __all__ = ["ATTENTIONS", "CHECKPOINTING", "GROUPS", "Memory"]
 
-_NO_ENCODERS = NotYet("leave it out: encoders are in memory only while they are used; text_encoder_2_precision helps")
-
 CHECKPOINTING = words(
     "checkpointing backend",
     {
@@ -63,7 +61,7 @@ class Memory(Section):
     """How many pieces of pinned main memory are held ready for this."""
     offload_during_startup: Annotated[bool, NoEffect("encoders are in memory only while they are used")] = False
     """Moves encoders off the card while they are not used."""
-    offload_during_save: Annotated[bool, NoEffect("only the adapter is saved, which is small")] = False
+    offload_during_save: Annotated[bool, NoEffect("saving needs no memory on the card")] = False
     """Moves the model off the card while saving."""
     blocks_to_swap: int = Field(default=0, ge=0)
     """How many blocks wait in main memory, as sd-scripts counts: less memory, and a little slower. 0 to 35 for FLUX."""
@@ -81,9 +79,9 @@ class Memory(Section):
     """Fetches the next group while the card still computes: faster, and memory for two groups."""
     group_offload_to_disk_path: str = ""
     """The folder for groups that are kept on disk instead of in main memory."""
-    group_offload_text_encoder: Annotated[bool, _NO_ENCODERS] = False
+    group_offload_text_encoder: bool = False
     """Keeps groups of the text encoders' layers in main memory too."""
-    group_offload_vae: Annotated[bool, NotYet("use vae_enable_tiling and vae_enable_slicing")] = False
+    group_offload_vae: bool = False
     """Keeps groups of the image encoder's layers in main memory too."""
     ramtorch: bool = False
     """Keeps the weights of each layer in main memory and fetches them when the layer computes."""
@@ -91,13 +89,13 @@ class Memory(Section):
     """Names of the layers whose weights stay in main memory; all layers of the blocks unless given."""
     ramtorch_transformer_percent: int = Field(default=100, ge=0, le=100)
     """The share of the transformer's layers whose weights stay in main memory, in percent."""
-    ramtorch_text_encoder: Annotated[bool, _NO_ENCODERS] = False
+    ramtorch_text_encoder: bool = False
     """Keeps the weights of the text encoders in main memory."""
-    ramtorch_text_encoder_percent: Annotated[int, belongs_to("ramtorch_text_encoder")] = 100
+    ramtorch_text_encoder_percent: int = Field(default=100, ge=0, le=100)
     """The share of the text encoders' layers whose weights stay in main memory, in percent."""
-    ramtorch_vae: Annotated[bool, NotYet("use vae_enable_tiling and vae_enable_slicing")] = False
+    ramtorch_vae: bool = False
     """Keeps the weights of the image encoder in main memory."""
-    ramtorch_controlnet: Annotated[bool, NotYet("leave it out: a ControlNet that is trained stays on the card")] = False
+    ramtorch_controlnet: Annotated[bool, NoEffect("a ControlNet that is trained stays on the card")] = False
     """Keeps the weights of the ControlNet in main memory."""
     ramtorch_disable_sync_hooks: Annotated[bool, NoEffect("the card waits for weights by itself")] = False
     """Leaves out waiting for weights that are still on their way."""
@@ -117,9 +115,9 @@ class Memory(Section):
     """Encodes and decodes large images in tiles: less memory, a little slower."""
     vae_enable_slicing: bool = False
     """Encodes and decodes the images of a batch one by one: less memory."""
-    keep_vae_loaded: Annotated[bool, NotYet("leave it out: the image encoder is loaded when it is needed")] = False
+    keep_vae_loaded: bool = False
     """Keeps the image encoder in memory during training."""
-    accelerator_cache_clear_interval: Annotated[int | None, NotYet("leave it out: memory is reused as it is")] = None
+    accelerator_cache_clear_interval: int | None = Field(default=None, ge=1)
     """Gives unused memory back to the card every so many steps."""
     dynamo_backend: Annotated[str, COMPILERS] = "no"
     """Compiles the blocks before training, which makes steps faster and the start slower."""

@@ -2,33 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, ClassVar
 
-from pydantic import model_validator
+from pydantic import BeforeValidator, model_validator
 
+from simpletuner.models.controlling import ControlNetShape, shape_of
 from simpletuner.models.families import FAMILIES, FLAVOURS
 from simpletuner.models.family import Weights
-from simpletuner.schema import NoEffect, NotYet, Section, conflict, words
-
-_NO_CONTROLNET = NotYet("leave it out to train a LoRA without ControlNet")
-
+from simpletuner.schema import IfChanged, NoEffect, NotYet, Section, conflict, words
 
 MODEL_TYPES = words(
     "model type",
-    {"lora": "Trains a small adapter and leaves the model as it is."},
-    later={"full": "use lora"},
+    {
+        "lora": "Trains a small adapter and leaves the model as it is.",
+        "full": "Trains all weights of the model: needs much more memory, and the result is as large as the model.",
+    },
 )
 
 
 class Model(Section):
     """Which model is trained, and where its weights come from."""
 
-    model_family: Annotated[str, FAMILIES] = "flux"
+    if_changed: ClassVar[IfChanged] = IfChanged.TOLD
+
+    model_family: Annotated[str, FAMILIES, IfChanged.REFUSED] = "flux"
     """The kind of model; every flavour of FLUX.1 is of the family flux."""
     model_flavour: Annotated[str, FLAVOURS] | None = None
     """Which published variant to start from, or which one a model of your own was made from; Krea by default."""
-    model_type: Annotated[str, MODEL_TYPES] = "lora"
+    model_type: Annotated[str, MODEL_TYPES, IfChanged.REFUSED] = "lora"
     """What is trained: an adapter, or the whole model."""
     pretrained_model_name_or_path: str | None = None
     """A model of your own instead of a flavour: an id on the Hub, a folder in diffusers layout, or a single file."""
@@ -50,14 +51,14 @@ class Model(Section):
     """Allows code from the Hub to run."""
     delete_model_after_load: Annotated[bool, NotYet("delete the Hub's cache yourself after training")] = False
     """Removes downloaded weights once they are loaded."""
-    controlnet: Annotated[bool, _NO_CONTROLNET] = False
-    """Trains a ControlNet, which follows a picture besides the prompt."""
-    control: Annotated[bool, _NO_CONTROLNET] = False
-    """Trains an adapter that sees a second picture as further channels of the image."""
-    controlnet_model_name_or_path: Annotated[str | None, _NO_CONTROLNET] = None
-    """The ControlNet to go on from."""
-    controlnet_custom_config: Annotated[Mapping[str, Any] | str | None, _NO_CONTROLNET] = None
-    """Gives a new ControlNet another shape than usual."""
+    controlnet: Annotated[bool, IfChanged.REFUSED] = False
+    """Trains a ControlNet, a network beside the model that follows a picture besides the prompt."""
+    control: Annotated[bool, IfChanged.REFUSED] = False
+    """Trains the model itself to follow a picture, which it sees as further channels of the image."""
+    controlnet_model_name_or_path: str | None = None
+    """The ControlNet to go on from: an id on the Hub, or a folder; a new one begins as a copy of the model's blocks."""
+    controlnet_custom_config: Annotated[ControlNetShape | None, BeforeValidator(shape_of)] = None
+    """The size of a new ControlNet: an object with num_layers and num_single_layers, or the path of a JSON file."""
 
     @model_validator(mode="after")
     def _of_the_family(self) -> Model:
@@ -67,6 +68,11 @@ class Model(Section):
             said = f"'{self.model_flavour}' is not of the family {self.model_family}; its flavours are {names}"
             raise conflict("model_flavour", said)
         return self
+
+    @property
+    def trains_base(self) -> bool:
+        """Whether the weights of the transformer itself are trained."""
+        return self.model_type == "full" and not self.controlnet
 
     def weights(self) -> Weights:
         """Where the weights come from."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from simpletuner.models.precision import PRECISIONS
-from simpletuner.schema import NoEffect, NotYet, Section, TextList, words
+from simpletuner.schema import IfChanged, NoEffect, NotYet, Section, TextList, words
 
 _NO_SDNQ = NotYet("use base_model_precision int8-quanto, int4-quanto or int2-quanto")
 _ONLY_TWO = NoEffect("FLUX has two text encoders")
@@ -36,6 +36,8 @@ QUANTIZE_VIA = words(
 class Precision(Section):
     """How exactly numbers are kept and computed."""
 
+    if_changed: ClassVar[IfChanged] = IfChanged.TOLD
+
     mixed_precision: Annotated[str, MIXED_PRECISIONS] = "bf16"
     """The precision of arithmetic."""
     base_model_precision: Annotated[str, PRECISIONS] = "no_change"
@@ -52,7 +54,7 @@ class Precision(Section):
         str, DTYPES, NoEffect("what is not packed has the precision of mixed_precision")
     ] = "bf16"
     """The precision of those weights that are not packed."""
-    quantize_via: Annotated[str, QUANTIZE_VIA] = "accelerator"
+    quantize_via: Annotated[str, QUANTIZE_VIA, IfChanged.FINE] = "accelerator"
     """Where weights are packed before they are used; without a card, the processor does it."""
     quantization_config: Annotated[Mapping[str, Any] | str | None, NotYet("use base_model_precision")] = None
     """How weights are packed, in the words of diffusers' own settings."""

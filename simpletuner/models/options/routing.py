@@ -5,11 +5,11 @@ from __future__ import annotations
 import ast
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import BeforeValidator, Field, field_validator
 
-from simpletuner.schema import NotYet, Section
+from simpletuner.schema import IfChanged, NotYet, Section
 
 
 class TreadRoute(Section):
@@ -53,6 +53,8 @@ def _object(value: Any) -> Any:
 
 class Routing(Section):
     """Leaving out parts of the work while training."""
+
+    if_changed: ClassVar[IfChanged] = IfChanged.TOLD
 
     tread_config: Annotated[TreadConfig | None, BeforeValidator(_object)] = None
     """Lets a share of the image skip some blocks (TREAD): faster steps, and a loss that reads higher."""

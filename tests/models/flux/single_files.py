@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import tiny
 import torch
 from safetensors.torch import save_file
+from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
 
 OUTSIDE = {
     "x_embedder": "img_in",
@@ -79,6 +81,26 @@ def single_block(block, number):
     return {f"single_blocks.{number}.{name}": tensor for name, tensor in made.items()}
 
 
+def chroma_file(state):
+    """The weights under the names that the makers of Chroma gave them."""
+    flux = dict(state)
+    nothing = {"weight": torch.zeros(2, 1), "bias": torch.zeros(2)}
+    for number in counted(state, r"transformer_blocks\.(\d+)\.attn\.to_q\.weight"):
+        for norm in ("norm1", "norm1_context"):
+            flux |= {f"transformer_blocks.{number}.{norm}.linear.{kind}": one for kind, one in nothing.items()}
+    for number in counted(state, r"single_transformer_blocks\.(\d+)\.proj_out\.weight"):
+        flux |= {f"single_transformer_blocks.{number}.norm.linear.{kind}": one for kind, one in nothing.items()}
+    flux |= {f"norm_out.linear.{kind}": one for kind, one in nothing.items()}
+    made = bfl_transformer(flux)
+    absent = ("_mod.lin", "modulation.lin", "adaLN_modulation")
+    made = {name: one for name, one in made.items() if not any(part in name for part in absent)}
+    for name, one in state.items():
+        if name.startswith("distilled_guidance_layer."):
+            short = name.replace("linear_1", "in_layer").replace("linear_2", "out_layer")
+            made[short.replace("weight", "scale") if ".norms." in short else short] = one
+    return made
+
+
 def bfl_autoencoder(state):
     """An autoencoder's weights as Black Forest Labs name them; levels of the decoder count from the other end."""
     levels = 1 + max(int(name.split(".")[2]) for name in state if name.startswith("decoder.up_blocks."))
@@ -144,3 +166,38 @@ def assert_same_words(one, other):
     with torch.no_grad():
         first, second = (pipeline.encode_prompt("a red ring", None)[:2] for pipeline in (one, other))
     assert all(torch.equal(*pair) for pair in zip(first, second, strict=True))
+
+
+def encoders():
+    torch.manual_seed(6)
+    clip = CLIPTextModel(CLIPTextConfig(
+        vocab_size=49408, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=1,
+        hidden_act="quick_gelu", eos_token_id=2, max_position_embeddings=77,
+    ))  # fmt: skip
+    t5 = T5EncoderModel(T5Config(
+        vocab_size=32128, d_model=24, d_kv=16, d_ff=32, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu",
+    ))  # fmt: skip
+    return clip.eval(), t5.eval()
+
+
+def clip_file(clip):
+    state = {f"text_model.{name.removeprefix('text_model.')}": one for name, one in clip.state_dict().items()}
+    return {**state, "logit_scale": torch.tensor(4.6), "text_projection.weight": torch.eye(64)}
+
+
+def t5_file(t5):
+    return {name: one.clone() for name, one in t5.state_dict().items() if "embed_tokens" not in name}
+
+
+def sparse(path, state):
+    """A file with the header of these weights, and room for them that takes none on the disk."""
+    header, end = {}, 0
+    for name, one in state.items():
+        size = one.numel() * one.element_size()
+        header[name] = {"dtype": "BF16", "shape": list(one.shape), "data_offsets": [end, end + size]}
+        end += size
+    text = json.dumps(header).encode()
+    with path.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        file.truncate(8 + len(text) + end)
+    return path

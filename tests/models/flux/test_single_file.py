@@ -8,8 +8,19 @@ import tiny
 import torch
 from diffusers import AutoencoderKL, FluxPipeline, FluxTransformer2DModel
 from diffusers.loaders.single_file_utils import convert_ldm_vae_checkpoint
-from single_files import assert_equal, assert_same_words, bfl_autoencoder, bfl_transformer, from_file, in_fp8, written
-from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+from single_files import (
+    assert_equal,
+    assert_same_words,
+    bfl_autoencoder,
+    bfl_transformer,
+    clip_file,
+    encoders,
+    from_file,
+    in_fp8,
+    sparse,
+    t5_file,
+    written,
+)
 
 from simpletuner.errors import ModelError
 from simpletuner.models.family import Compute
@@ -140,27 +151,6 @@ def test_a_single_file_of_the_autoencoder_is_the_same_autoencoder(tmp_path):
     assert torch.equal(found.encode(pixels).latent_dist.mean, stock.eval().encode(pixels).latent_dist.mean)
 
 
-def encoders():
-    torch.manual_seed(6)
-    clip = CLIPTextModel(CLIPTextConfig(
-        vocab_size=49408, hidden_size=64, intermediate_size=128, num_hidden_layers=2, num_attention_heads=1,
-        hidden_act="quick_gelu", eos_token_id=2, max_position_embeddings=77,
-    ))  # fmt: skip
-    t5 = T5EncoderModel(T5Config(
-        vocab_size=32128, d_model=24, d_kv=16, d_ff=32, num_layers=2, num_heads=2, feed_forward_proj="gated-gelu",
-    ))  # fmt: skip
-    return clip.eval(), t5.eval()
-
-
-def clip_file(clip):
-    state = {f"text_model.{name.removeprefix('text_model.')}": one for name, one in clip.state_dict().items()}
-    return {**state, "logit_scale": torch.tensor(4.6), "text_projection.weight": torch.eye(64)}
-
-
-def t5_file(t5):
-    return {name: one.clone() for name, one in t5.state_dict().items() if "embed_tokens" not in name}
-
-
 def test_single_files_of_the_text_encoders_say_the_same(tmp_path):
     clip, t5 = encoders()
     paths = written(tmp_path / "clip_l.safetensors", clip_file(clip)), written(tmp_path / "t5.safetensors", t5_file(t5))
@@ -269,17 +259,3 @@ def test_the_true_shape_of_flux_is_told_from_names_and_sizes_alone(tmp_path):
     check(made, pieces)
     same = ("num_layers", "num_single_layers", "num_attention_heads", "axes_dims_rope", "guidance_embeds")
     assert [made.config[name] for name in same] == [whole.config[name] for name in same]
-
-
-def sparse(path, state):
-    """A file with the header of these weights, and room for them that takes none on the disk."""
-    header, end = {}, 0
-    for name, one in state.items():
-        size = one.numel() * one.element_size()
-        header[name] = {"dtype": "BF16", "shape": list(one.shape), "data_offsets": [end, end + size]}
-        end += size
-    text = json.dumps(header).encode()
-    with path.open("wb") as file:
-        file.write(len(text).to_bytes(8, "little") + text)
-        file.truncate(8 + len(text) + end)
-    return path

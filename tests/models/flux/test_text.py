@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from simpletuner.caching.prompts import PromptCache
 from simpletuner.caching.tensors import TensorCache
-from simpletuner.models.family import Compute
+from simpletuner.models.family import Compute, TextSettings
 from simpletuner.models.flux.text import ZERO, open_encoders
 from simpletuner.progress import Recorded
 from simpletuner.storage.local import LocalStore
@@ -20,7 +20,10 @@ CPU = Compute(torch.device("cpu"), torch.float32)
 
 @pytest.fixture(scope="module")
 def encoder(model):
-    return partial(open_encoders, tiny.weights(model), ("no_change", "no_change"), 32, CPU)
+    def opened(padding="unmodified"):
+        return open_encoders(tiny.weights(model), TextSettings(("no_change", "no_change"), 32, padding), CPU)
+
+    return opened
 
 
 def test_prompts_are_kept_in_bf16_at_full_length_with_a_mask_of_their_words(encoder):

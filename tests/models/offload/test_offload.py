@@ -7,13 +7,13 @@ import torch
 from simpletuner.errors import ModelError
 from simpletuner.models import checkpointing, fusing, offload
 from simpletuner.models.adapters import lora
-from simpletuner.models.adapters.adapter import parameters_of
 from simpletuner.models.adapters.lora import LoraPlan
 from simpletuner.models.adapters.lycoris import LycorisPlan
 from simpletuner.models.adapters.lycoris_settings import LycorisSettings
 from simpletuner.models.adapters.presets import PRESETS
 from simpletuner.models.offload import BlockSwap, Groups, LastBlocks, Leaves
 from simpletuner.models.precision import PRECISIONS
+from simpletuner.models.trained import parameters_of
 from simpletuner.models.tread import Route, TokenRouter
 
 CPU = torch.device("cpu")
@@ -21,7 +21,7 @@ PLANS = {
     "sd-scripts": BlockSwap(2),
     "kinds": BlockSwap(of_kind=(1, 3)),
     "last": LastBlocks(5),
-    "last, all": LastBlocks(99),
+    "last, all": LastBlocks(7),
     "groups of one": Groups(1),
     "groups of three": Groups(3),
     "ahead": Groups(1, is_overlapped=True),
@@ -37,7 +37,7 @@ def trained(precision="no_change", plan=None, recompute=None, routes=()):
     """Two steps' gradients and outputs, with a pass without gradients between, and what is lost if weights are."""
     denoiser = tiny.denoiser()
     PRECISIONS[precision](denoiser.module, denoiser.blocks)
-    lora.attach(denoiser.module, LoraPlan(tuple(PRESETS["all+ffs"]), 4, 4.0), torch.float32, seed=3)
+    adapter = lora.attach(denoiser.module, LoraPlan(tuple(PRESETS["all+ffs"]), 4, 4.0), torch.float32, seed=3)
     random = torch.Generator().manual_seed(5)
     for parameter in lora.trainable(denoiser.module).values():
         parameter.data = torch.randn(parameter.shape, generator=random) * 0.1
@@ -49,7 +49,7 @@ def trained(precision="no_change", plan=None, recompute=None, routes=()):
         offload.attach(denoiser.module, denoiser.blocks, plan, CPU, smallest=0)
     found = []
     for seed in (1, 2):
-        with torch.no_grad(), denoiser.without_adapter():
+        with torch.no_grad(), adapter.without():
             found.append(denoiser.predict(**tiny.inputs(seed=seed)))
         with router.step(lambda: torch.Generator().manual_seed(1)):
             loss = denoiser.predict(**tiny.inputs(seed=seed)).square().mean()
@@ -189,8 +189,9 @@ def test_shapes_and_counts_are_those_of_the_whole_network():
 @pytest.mark.parametrize(
     ("plan", "said"),
     [
-        (BlockSwap(4), r"2 blocks of FluxTransformerBlock cannot be swapped: the network has 3.*blocks_to_swap to 2"),
-        (BlockSwap(of_kind=(None, 4)), "4 blocks of FluxSingleTransformerBlock cannot be swapped"),
+        (BlockSwap(4), "2 of the first kind of blocks cannot be swapped: the network has 3.*blocks_to_swap to 2"),
+        (BlockSwap(of_kind=(None, 4)), "4 of the second kind of blocks cannot be swapped"),
+        (LastBlocks(8), "must be below 8, which is how many blocks the network has, got 8"),
         (Groups(1, is_overlapped=True, needs_card=True), "group_offload_use_stream.*this run is on cpu; leave it out"),
     ],
 )
@@ -208,8 +209,9 @@ def test_thirty_five_blocks_of_flux_can_be_swapped_and_no_more():
 
     blocks = [*(Double() for _ in repeat(None, 19)), *(Single() for _ in repeat(None, 38))]
     assert [len(line.pieces) for line in BlockSwap(35).lines(blocks)] == [19, 38]
-    with pytest.raises(ModelError, match="18 blocks of Double.*Lower blocks_to_swap to 35"):
-        list(BlockSwap(36).lines(blocks))
+    assert BlockSwap(35).refusal([19, 38]) is None
+    assert "18 of the first kind" in str(BlockSwap(36).refusal([19, 38]))
+    assert str(BlockSwap(36).refusal([19, 38])).endswith("lower blocks_to_swap to 35 or less")
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from simpletuner.errors import ModelError
 from simpletuner.models.adapters.formats import places
 from simpletuner.models.adapters.formats.names import CLIP_LAYERS, DIFFUSERS_OR_FUSED, T5_LAYERS, Names, Place
-from simpletuner.models.adapters.formats.neutral import CLIP, PARTS, T5, TRANSFORMER, Lora, LowRank
+from simpletuner.models.adapters.formats.neutral import CLIP, CONTROLNET, PARTS, T5, TRANSFORMER, Lora, LowRank
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -27,6 +27,7 @@ _READ: places.Prefixes = {
     "": _TRANSFORMER,
     "text_encoder.": (CLIP, Names(CLIP_LAYERS)),
     "text_encoder_2.": (T5, Names(T5_LAYERS)),
+    "controlnet.": (CONTROLNET, Names(DIFFUSERS_OR_FUSED)),
 }
 
 
@@ -91,6 +92,7 @@ _MAGNITUDE = {
     # Version 5 of transformers drops the shorter name without an error, and the lengths with it.
     CLIP: ".lora_magnitude_vector.weight",
     T5: ".lora_magnitude_vector.weight",
+    CONTROLNET: ".lora_magnitude_vector",
 }
 
 

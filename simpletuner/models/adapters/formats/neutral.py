@@ -13,7 +13,8 @@ if TYPE_CHECKING:
 TRANSFORMER = "transformer"
 CLIP = "text_encoder"
 T5 = "text_encoder_2"
-PARTS = (TRANSFORMER, CLIP, T5)
+CONTROLNET = "controlnet"
+PARTS = (TRANSFORMER, CLIP, T5, CONTROLNET)
 
 
 @dataclass(frozen=True, eq=False)
@@ -53,7 +54,7 @@ class LowRank:
 class Lora:
     """A whole adapter: layers by the names of diffusers, each after the name of its part.
 
-    Parts are ``transformer``, ``text_encoder`` (CLIP-L) and ``text_encoder_2`` (T5), so that a name is
+    Parts are ``transformer``, ``text_encoder`` (CLIP-L), ``text_encoder_2`` (T5) and ``controlnet``, so that a name is
     ``transformer.transformer_blocks.0.attn.to_q`` or ``text_encoder.text_model.encoder.layers.0.mlp.fc1``.
     """
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -78,3 +79,19 @@ def _shape(found: Mapping[str, Piece], name: str, path: Path) -> tuple[int, ...]
     if name not in found:
         raise ModelError(f"{path} is no whole text encoder of FLUX.1: it lacks {name}. Use a complete file.")
     return found[name].shape
+
+
+@dataclass(frozen=True)
+class Form:
+    """How the files of one text encoder are read."""
+
+    pieces: Callable[[Path], Pieces]
+    """Where its weights are in a single file."""
+    shape: Callable[[Pieces, Path], Mapping[str, Any]]
+    """Its config, from its weights."""
+    names: Callable[[Pieces], Pieces]
+    """Its weights under the names of any version of transformers."""
+
+
+CLIP_FORM = Form(clip_pieces, clip_shape, clip_names)
+T5_FORM = Form(t5_pieces, t5_shape, t5_names)

@@ -28,8 +28,11 @@ _SIGNS: Mapping[str, tuple[str, ...]] = {
 }
 """A tensor that each form of a part has, and nothing else."""
 
+CHROMA = "distilled_guidance_layer."
+"""What every transformer of Chroma has."""
+
 _OTHERS: Mapping[str, str] = {
-    "distilled_guidance_layer.": "Chroma; set model_family to chroma",
+    CHROMA: "Chroma; set model_family to chroma",
     "double_stream_modulation": "FLUX.2, which is another family",
     "joint_blocks.": "Stable Diffusion 3",
     "input_blocks.": "Stable Diffusion 1, 2 or XL",
@@ -45,15 +48,20 @@ def parts_in(path: Path) -> frozenset[str]:
     return frozenset(part for part in _SIGNS if _prefix(found, part) is not None)
 
 
-def part_of(path: Path, part: str) -> Contents:
+def part_of(path: Path, part: str, *, own_sign: str = "") -> Contents:
     """The tensors of one part, under the names that they have by themselves.
+
+    Args:
+        path: The file.
+        part: One of the parts.
+        own_sign: The sign in `_OTHERS` of the family that is asked for, where that is none of FLUX.1's.
 
     Raises:
         ModelError: The file does not hold it.
     """
     found = contents(path)
     prefix = _prefix(found, part)
-    if (prefix is None or part == TRANSFORMER) and (other := _of_another_family(found)):
+    if (prefix is None or part == TRANSFORMER) and (other := _of_another_family(found, own_sign)):
         raise ModelError(f"{path} is no {part} of FLUX.1: it looks like {other}.")
     if prefix is None:
         has = ", ".join(sorted(parts_in(path))) or "nothing of FLUX.1"
@@ -78,8 +86,9 @@ def _prefix(found: Contents, part: str) -> str | None:
     return None
 
 
-def _of_another_family(found: Contents) -> str | None:
-    return next((meaning for sign, meaning in _OTHERS.items() if any(sign in name for name in found)), None)
+def _of_another_family(found: Contents, own_sign: str) -> str | None:
+    others = {sign: meaning for sign, meaning in _OTHERS.items() if sign != own_sign}
+    return next((meaning for sign, meaning in others.items() if any(sign in name for name in found)), None)
 
 
 def _scale(found: Contents, name: str) -> Entry | None:

@@ -7,6 +7,7 @@ some rows of a tensor in the file, and only these rows are read for it.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,22 @@ def pieces(path: Path) -> dict[str, Piece]:
         ModelError: The file holds no transformer of FLUX.1, or tensors that none has.
     """
     found = scaled(part_of(path, TRANSFORMER))
-    if "x_embedder.weight" in found:
-        return found
+    return found if "x_embedder.weight" in found else renamed(found, path)
+
+
+def renamed(found: Pieces, path: Path) -> dict[str, Piece]:
+    """The names that diffusers has for those of Black Forest Labs."""
     inner = found["img_in.weight"].shape[0] if "img_in.weight" in found else 0
     return dict(pair for name, piece in found.items() for pair in _renamed(name, piece, inner, path))
+
+
+def of(path: Path) -> dict[str, Any]:
+    """The config of the transformer in a file.
+
+    Raises:
+        ModelError: The file holds none, or not a whole one.
+    """
+    return shape(pieces(path), path)
 
 
 def shape(found: Pieces, path: Path) -> dict[str, Any]:
@@ -35,25 +48,39 @@ def shape(found: Pieces, path: Path) -> dict[str, Any]:
     Raises:
         ModelError: What decides the shape is missing.
     """
-    try:
-        head = found["transformer_blocks.0.attn.norm_q.weight"].shape[0]
-        inner, channels = found["x_embedder.weight"].shape
+    with complete(path, "FLUX.1"):
         return {
-            "patch_size": 1,
-            "in_channels": channels,
-            "out_channels": found["proj_out.weight"].shape[0],
-            "num_layers": _count(found, "transformer_blocks.", path),
-            "num_single_layers": _count(found, "single_transformer_blocks.", path),
-            "attention_head_dim": head,
-            "num_attention_heads": inner // head,
-            "joint_attention_dim": found["context_embedder.weight"].shape[1],
+            **trunk(found, path),
             "pooled_projection_dim": found["time_text_embed.text_embedder.linear_1.weight"].shape[1],
             "guidance_embeds": "time_text_embed.guidance_embedder.linear_1.weight" in found,
-            "axes_dims_rope": _axes(head),
         }
+
+
+def trunk(found: Pieces, path: Path) -> dict[str, Any]:
+    """What the configs of FLUX.1 and of models made from it have in common."""
+    head = found["transformer_blocks.0.attn.norm_q.weight"].shape[0]
+    inner, channels = found["x_embedder.weight"].shape
+    return {
+        "patch_size": 1,
+        "in_channels": channels,
+        "out_channels": found["proj_out.weight"].shape[0],
+        "num_layers": count(found, "transformer_blocks.", path),
+        "num_single_layers": count(found, "single_transformer_blocks.", path),
+        "attention_head_dim": head,
+        "num_attention_heads": inner // head,
+        "joint_attention_dim": found["context_embedder.weight"].shape[1],
+        "axes_dims_rope": _axes(head),
+    }
+
+
+@contextmanager
+def complete(path: Path, family: str) -> Iterator[None]:
+    """A tensor that is looked up in vain means that the file is not whole."""
+    try:
+        yield
     except KeyError as error:
         raise ModelError(
-            f"{path} is no whole transformer of FLUX.1: it has no {error}. Use a complete file."
+            f"{path} is no whole transformer of {family}: it has no {error}. Use a complete file."
         ) from error
 
 
@@ -63,7 +90,8 @@ def _axes(head: int) -> tuple[int, int, int]:
     return (16, 56, 56) if head == 128 else (head // 4, head * 3 // 8, head * 3 // 8)
 
 
-def _count(found: Pieces, prefix: str, path: Path) -> int:
+def count(found: Pieces, prefix: str, path: Path) -> int:
+    """How many parts of the network are numbered behind a prefix."""
     there = numbers(iter(found), prefix)
     if there != list(range(len(there))):
         gap = next(number for number in range(len(there)) if number not in there)

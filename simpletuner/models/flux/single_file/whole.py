@@ -4,10 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from simpletuner.errors import ModelError, Problem
+from simpletuner.models.flux import inputs
 from simpletuner.models.flux.single_file.parts import AUTOENCODER, CLIP, T5, TRANSFORMER, part_of, parts_in
-from simpletuner.models.sources import is_file
+from simpletuner.models.sources import is_file, is_folder, local_config, part_folder, wrong_with
+from simpletuner.models.weight_files import folder_contents
+
+if TYPE_CHECKING:
+    from simpletuner.models.family import Weights
 
 OPTIONS = {
     TRANSFORMER: "pretrained_transformer_model_name_or_path",
@@ -16,6 +22,7 @@ OPTIONS = {
     T5: "pretrained_t5_model_name_or_path",
 }
 """Where the user says where a part is."""
+_BASE = "pretrained_model_name_or_path"
 
 
 def source_of(part: str, given: str | None, base: str, repository: str | None) -> str:
@@ -34,22 +41,83 @@ def source_of(part: str, given: str | None, base: str, repository: str | None) -
     return base if part in _held(base) else repository
 
 
-def missing_parts(base: str, sources: Mapping[str, str]) -> Iterator[Problem]:
+def folder_of(given: str, *, is_elsewhere: bool) -> str:
+    """The folder of the transformer: what the user says of another place than the base; none means its top."""
+    if not is_elsewhere:
+        return "transformer"
+    return "" if given.lower() in {"", "none"} else given
+
+
+def missing_parts(base: str, sources: Mapping[str, str], *, own_sign: str = "") -> Iterator[Problem]:
     """The parts that are not in the single file in which they are looked for, told from the headers of the files.
 
     Args:
         base: The base of all parts.
         sources: Where each of the parts in `OPTIONS` is looked for.
+        own_sign: As `part_of` takes it.
     """
     for part, source in sources.items():
         path = Path(source).expanduser()
-        if not is_file(source) or not path.is_file():
+        if not is_file(source) or wrong_with(source):  # which is told by itself
             continue
-        option = "pretrained_model_name_or_path" if part == TRANSFORMER and source == base else OPTIONS[part]
+        option = _BASE if part == TRANSFORMER and source == base else OPTIONS[part]
         try:
-            part_of(path, part)
+            part_of(path, part, own_sign=own_sign)
         except ModelError as error:
             yield Problem(option, _asked_for(part, base) if source == base and _held(base) else str(error).rstrip("."))
+
+
+def torn_folders(
+    base: str, places: Mapping[str, tuple[str, str]], variant: str | None, network: str
+) -> Iterator[Problem]:
+    """Parts in folders on this machine that are not whole, or of another family, told from the headers of the files.
+
+    A text encoder or autoencoder that is not there at all may not be needed: what it makes may be cached.
+
+    Args:
+        base: The base of all parts.
+        places: Where each of the parts in `OPTIONS` is looked for, with the folder inside that place.
+        variant: That of the weight files.
+        network: The class of the transformer in diffusers.
+    """
+    for part, (source, subfolder) in places.items():
+        folder = part_folder(source, subfolder) if is_folder(source) else None
+        if folder is None or not (folder.is_dir() or part == TRANSFORMER):
+            continue
+        said = _other_class(source, subfolder, {**_CLASSES, TRANSFORMER: network}[part])
+        if said := said or _torn(folder, variant):
+            yield Problem(_BASE if source == base else OPTIONS[part], said)
+
+
+def _other_class(source: str, subfolder: str, wanted: str) -> str | None:
+    """What a folder holds instead; of encoders, several classes have the weights that are wanted."""
+    config = local_config(source, subfolder, None)
+    found = str(config.get("_class_name") or (config.get("architectures") or [wanted])[0])
+    if found == wanted or (wanted in _CLASSES.values() and found.startswith(wanted) and "_class_name" not in config):
+        return None
+    if wanted in _CLASSES.values():
+        return f"'{source}' holds a {found}, and this part of the model has to be a {wanted}; name another place"
+    return f"'{source}' holds a {found}, and this family is trained on a {wanted}; set model_family, or use another"
+
+
+_CLASSES = {AUTOENCODER: "AutoencoderKL", CLIP: "CLIP", T5: "T5"}
+"""The classes of parts, or how those of encoders begin, as their configs name them."""
+
+
+def wrong_codec(weights: Weights, config: Mapping[str, Any]) -> Iterator[Problem]:
+    """An image encoder that is on this machine and of another model than this config of a transformer."""
+    if weights.vae == weights.base or is_file(weights.vae):  # what a single file holds is told by its tensors
+        return
+    if said := inputs.wrong_codec(config, local_config(weights.vae, "vae", weights.revision)):
+        yield Problem(OPTIONS[AUTOENCODER], f"'{weights.vae}' {said}")
+
+
+def _torn(folder: Path, variant: str | None) -> str | None:
+    try:
+        folder_contents(folder, variant)
+    except ModelError as error:
+        return str(error).rstrip(".")
+    return None
 
 
 def _asked_for(part: str, base: str) -> str:
