@@ -1,27 +1,20 @@
 """Our step equals an independent computation in float64 with plain diffusers modules: loss, and every gradient."""
 
 import math
-from dataclasses import replace
+from functools import partial
 
 import house
 import pytest
+import steps
 import tiny
 import torch
-from diffusers import FluxPipeline
+from steps import batch
 
-from simpletuner import plans
-from simpletuner.errors import DoesNotFit, TrainingError
+from simpletuner import levers
+from simpletuner.errors import DoesNotFit
 from simpletuner.models.adapters import lora
-from simpletuner.models.adapters.lora import LoraPlan
-from simpletuner.models.adapters.presets import PRESETS
-from simpletuner.models.family import Compute
-from simpletuner.preparation import prepare
-from simpletuner.progress import Recorded
-from simpletuner.run import build_trainer
 from simpletuner.seeds import derive
-from simpletuner.training.batches import Batch
-from simpletuner.training.checkpoint import Checkpoints
-from simpletuner.training.runtime import Runtime, fits_memory
+from simpletuner.training.runtime import fits_memory
 
 OBJECTIVES = [
     {"flow_schedule_shift": 3.0},
@@ -31,74 +24,20 @@ OBJECTIVES = [
 ]
 
 
-def batch(**changes):
-    random = torch.Generator().manual_seed(2)
-    draw = {"dtype": torch.float64, "generator": random}
-    facts = {
-        "number": 5,
-        "epoch": 0,
-        "dataset": "subject",
-        "regularise": False,
-        "keys": ("a.png", "b.png"),
-        "samples": (10, 11),
-        "latents": torch.randn(2, 16, 8, 12, **draw),
-        "noise": torch.randn(2, 16, 8, 12, **draw),
-        "normal": torch.randn(2, generator=random),
-        "uniform": torch.rand(2, generator=random),
-        "conditioning": {
-            "prompt_embeds": torch.randn(2, tiny.TEXT, tiny.WIDTH, **draw),
-            "pooled_prompt_embeds": torch.randn(2, tiny.WIDTH, **draw),
-        },
-    }
-    return Batch(**{**facts, **changes})
-
-
 @pytest.fixture
 def make(tmp_path, model, pictures):
     """A trainer in float64 around the tiny transformer."""
-
-    def trainer(**options):
-        path = house.write_run(tmp_path, [house.data_set("subject", pictures)], lora_dropout=0, **options)
-        config = house.resolved(path, model)
-        runtime = Runtime.start("no", 7)
-        runtime = Runtime(runtime.accelerator, Compute(runtime.device, torch.float64), 7)
-        prepared = prepare(config, Runtime.start("no", 7), Recorded())
-        made = build_trainer(config, prepared, Checkpoints(tmp_path / "output", 0), runtime, Recorded())
-        denoiser = tiny.denoiser()
-        denoiser.module.double()
-        adapter = lora.attach(denoiser.module, LoraPlan(tuple(PRESETS["all+ffs"]), 4, 2.0), torch.float64, seed=3)
-        _disturb(denoiser)
-        return replace(made, denoiser=denoiser, adapter=adapter)
-
-    return trainer
-
-
-def _disturb(denoiser):
-    random = torch.Generator().manual_seed(5)
-    for parameter in lora.trainable(denoiser.module).values():
-        parameter.data = torch.randn(parameter.shape, dtype=torch.float64, generator=random) * 0.1
+    return partial(steps.trainer, tmp_path, model, pictures)
 
 
 def expected(trainer, one, sigma, guidance):
     """The same loss from the formulas of the paper and diffusers' own packing, on a copy of the network."""
     network = trainer.denoiser.module
-    network.zero_grad()
     share = sigma.double().view(-1, 1, 1, 1)
     noisy = (1 - share) * one.latents + share * one.noise
-    size, channels, height, width = noisy.shape
-    packed = network(
-        hidden_states=FluxPipeline._pack_latents(noisy, size, channels, height, width),
-        timestep=sigma,
-        guidance=guidance,
-        pooled_projections=one.conditioning["pooled_prompt_embeds"],
-        encoder_hidden_states=one.conditioning["prompt_embeds"],
-        txt_ids=torch.zeros(tiny.TEXT, 3, dtype=torch.float64),
-        img_ids=FluxPipeline._prepare_latent_image_ids(size, height // 2, width // 2, "cpu", torch.float64),
-    ).sample
-    answer = FluxPipeline._unpack_latents(packed, height * 8, width * 8, 8)
+    answer = steps.answer(network, noisy, sigma, one.conditioning, guidance)
     loss = ((answer - (one.noise - one.latents)) ** 2).mean()
-    loss.backward()
-    return float(loss), {name: p.grad.clone() for name, p in lora.trainable(network).items()}
+    return float(loss.detach()), steps.gradients(network, loss)
 
 
 @pytest.mark.parametrize("options", OBJECTIVES)
@@ -115,7 +54,19 @@ def test_loss_and_gradients_equal_an_independent_computation(make, options):
         guidance = 1.0 + 3.0 * one.uniform
     loss, gradients = expected(trainer, one, sigma, guidance)
     trainer.denoiser.module.zero_grad()
-    ours = trainer.loss(one)
+    ours = trainer.learning.loss(one)
+    ours.backward()
+    assert float(ours) == pytest.approx(loss, rel=1e-9)
+    for name, parameter in lora.trainable(trainer.denoiser.module).items():
+        torch.testing.assert_close(parameter.grad, gradients[name], rtol=1e-9, atol=1e-12)
+
+
+def test_schnell_is_told_no_guidance_and_learns_where_it_draws(make):
+    trainer, one = make(guidance=False, flux_fast_schedule=True), batch(normal=torch.tensor([0.6, 1.0]))
+    # 73 and 84 of 100 normal numbers are smaller: the eighth and the ninth tenth.
+    loss, gradients = expected(trainer, one, torch.tensor([0.75, 0.5]), None)
+    trainer.denoiser.module.zero_grad()
+    ours = trainer.learning.loss(one)
     ours.backward()
     assert float(ours) == pytest.approx(loss, rel=1e-9)
     for name, parameter in lora.trainable(trainer.denoiser.module).items():
@@ -126,13 +77,13 @@ def test_regularisation_pulls_towards_the_base_models_answer_to_the_very_same_in
     trainer, one = make(), batch(regularise=True)
     seen = []
     trainer.denoiser.module.register_forward_pre_hook(lambda module, args, given: seen.append(given), with_kwargs=True)
-    loss = trainer.loss(one)
+    loss = trainer.learning.loss(one)
     teacher, student = seen
     for name, given in teacher.items():
         same = torch.equal(given, student[name]) if isinstance(given, torch.Tensor) else given == student[name]
         assert same, name
     trainer.denoiser.module.zero_grad()
-    sigma = trainer._sigma(one)
+    sigma = trainer.learning.sigma(one)
     noisy = (1 - sigma.double().view(-1, 1, 1, 1)) * one.latents + sigma.double().view(-1, 1, 1, 1) * one.noise
     base = tiny.denoiser()
     base.module.double()
@@ -147,14 +98,7 @@ def test_an_untrained_adapter_has_nothing_to_unlearn_on_regularisation_data(make
     for name, parameter in lora.trainable(trainer.denoiser.module).items():
         if "lora_B" in name:
             parameter.data.zero_()
-    assert float(trainer.loss(batch(regularise=True))) == 0.0
-
-
-def test_a_loss_that_is_not_finite_names_step_files_and_data_set(make):
-    trainer, one = make(), batch()
-    broken = batch(latents=one.latents * float("nan"))
-    with pytest.raises(TrainingError, match=r"loss of step 1 is not a finite.*a.png, b.png of data set 'subject'"):
-        trainer._accumulate(broken)
+    assert float(trainer.learning.loss(batch(regularise=True))) == 0.0
 
 
 def test_noise_depends_on_the_sample_number_alone():
@@ -164,7 +108,7 @@ def test_noise_depends_on_the_sample_number_alone():
 
 def test_running_out_of_memory_names_the_options_that_would_help(tmp_path, model, pictures):
     path = house.write_run(tmp_path, [house.data_set("subject", pictures)], gradient_checkpointing=False)
-    levers = plans.levers(house.resolved(path, model))
+    advice_given = levers.memory(house.resolved(path, model))
     advice = "gradient_checkpointing: true; base_model_precision: int8-quanto; a smaller"
-    with pytest.raises(DoesNotFit, match=advice), fits_memory(levers):
+    with pytest.raises(DoesNotFit, match=advice), fits_memory(advice_given):
         raise torch.OutOfMemoryError("CUDA out of memory")
