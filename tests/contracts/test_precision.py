@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 from simpletuner.models.adapters import lora
 from simpletuner.models.adapters.lora import LoraPlan
 from simpletuner.models.adapters.presets import PRESETS
-from simpletuner.models.family import Compute
+from simpletuner.models.family import Compute, TextSettings
 from simpletuner.models.flux.text import open_encoders
 from simpletuner.models.precision import PRECISIONS, packable, packing
 
@@ -52,7 +52,10 @@ def packed(name, dtype=torch.float32):
 
 
 def attach(denoiser):
-    lora.attach(denoiser.module, LoraPlan(tuple(PRESETS["all+ffs"]), 4, 4.0), torch.float32, seed=1)
+    return lora.attach(denoiser.module, LoraPlan(tuple(PRESETS["all+ffs"]), 4, 4.0), torch.float32, seed=1)
+
+
+def weights_of(denoiser):
     return list(lora.trainable(denoiser.module).values())
 
 
@@ -108,7 +111,8 @@ def test_layers_are_packed_one_block_at_a_time_as_all_at_once(name):
 @pytest.mark.parametrize("name", PACKED)
 def test_an_adapter_on_a_packed_base_gets_the_gradients_of_the_unpacked_weights(name, checkpointing):
     def gradients(denoiser):
-        weights = attach(denoiser)
+        attach(denoiser)
+        weights = weights_of(denoiser)
         denoiser.module.train()
         if checkpointing and denoiser.module is not plain.module:
             denoiser.module.enable_gradient_checkpointing()
@@ -127,7 +131,7 @@ def test_an_adapter_on_a_packed_base_gets_the_gradients_of_the_unpacked_weights(
 def test_an_adapter_on_a_packed_base_learns_and_leaves_no_trace_when_it_is_switched_off(name):
     denoiser = packed(name)
     bare = denoiser.predict(**tiny.inputs())
-    weights = attach(denoiser)
+    adapter, weights = attach(denoiser), weights_of(denoiser)
     denoiser.module.train()
     optimizer = torch.optim.AdamW(weights, lr=1e-2)
     losses = []
@@ -139,7 +143,7 @@ def test_an_adapter_on_a_packed_base_learns_and_leaves_no_trace_when_it_is_switc
         optimizer.zero_grad()
         losses.append(float(loss.detach()))
     assert losses[-1] < losses[0]
-    with denoiser.without_adapter():
+    with adapter.without():
         assert torch.equal(denoiser.predict(**tiny.inputs()), bare)
 
 
@@ -206,7 +210,9 @@ def test_a_packed_network_can_be_copied_and_moved_to_another_precision(name):
 def test_packed_text_encoders_say_nearly_the_same(name, model):
     def encoded(precision):
         compute = Compute(torch.device("cpu"), torch.float32)
-        with open_encoders(tiny.weights(model), (precision, precision), None, compute) as encode:
+        with open_encoders(
+            tiny.weights(model), TextSettings((precision, precision), None, "unmodified"), compute
+        ) as encode:
             (found,) = encode(["a red circle on a white background"])
         return found
 

@@ -3,7 +3,7 @@
 import pytest
 from pydantic import ValidationError
 
-from simpletuner.training.options import Duration, Optimization, Tracking, Validation
+from simpletuner.training.options import Duration, Objective, Optimization, Tracking, Validation
 
 
 @pytest.mark.parametrize(
@@ -60,6 +60,16 @@ def test_the_word_none_is_no_prompt() -> None:
 @pytest.mark.parametrize("value", ["true", "default", "image", True])
 def test_the_collection_of_prompts_may_be_asked_for_by_name(value: object) -> None:
     assert Validation.model_validate({"validation_prompt_library": value}).validation_prompt_library
+
+
+def test_another_word_than_a_name_of_the_collection_is_refused() -> None:
+    with pytest.raises(ValidationError, match="must be true or false, got 'mine'"):
+        Validation.model_validate({"validation_prompt_library": "mine"})
+
+
+@pytest.mark.parametrize("given", ["[1.0, 0.5]", "1,0.5", [1, 0.5]])
+def test_a_list_may_be_written_as_json_in_a_text(given: object) -> None:
+    assert Objective.model_validate({"flow_custom_timesteps": given}).flow_custom_timesteps == (1.0, 0.5)
 
 
 @pytest.mark.parametrize("given", [{"max_train_steps": 0}, {}, {"max_train_steps": 0, "num_train_epochs": "3"}])
