@@ -29,11 +29,7 @@ EVERYTHING = {
 
 @pytest.fixture
 def data(tmp_path, pictures):
-    regular = house.draw_pictures(tmp_path / "regular", 5, size=(128, 64), seed=2)
-    return [
-        house.data_set("subject", pictures, repeats=1),
-        house.data_set("regular", regular, is_regularisation_data=True, probability=0.5),
-    ]
+    return house.two_data_sets(tmp_path, pictures)
 
 
 def losses(recorded):
@@ -93,7 +89,7 @@ def test_a_run_without_a_seed_goes_on_with_the_seed_it_began_with(tmp_path, mode
 def test_another_seed_does_not_resume(tmp_path, model, data):
     path = house.write_run(tmp_path / "run", data, max_train_steps=2)
     house.run(path, model)
-    with pytest.raises(CheckpointError, match="made with seed 7, this run has 8"):
+    with pytest.raises(CheckpointError, match="seed was 7, is 8"):
         house.run(path, model, "max_train_steps=4", "seed=8")
 
 
@@ -154,7 +150,7 @@ def test_starting_anew_keeps_its_own_checkpoints_and_goes_on_from_them(tmp_path,
 def test_another_optimizer_does_not_go_on_from_the_state_of_the_first(tmp_path, model, data, first, second):
     path = house.write_run(tmp_path / "run", data, max_train_steps=2)
     house.run(path, model, f"optimizer={first}")
-    with pytest.raises(CheckpointError, match=f"made with optimizer {first}, this run has {second}"):
+    with pytest.raises(CheckpointError, match=f"optimizer was '{first}', is '{second}'"):
         house.run(path, model, "max_train_steps=4", f"optimizer={second}")
 
 

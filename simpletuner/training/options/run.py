@@ -3,11 +3,17 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from simpletuner.schema import NoEffect, NotYet, Section, belongs_to, conflict
+from simpletuner.schema import IfChanged, NoEffect, Section, conflict
+from simpletuner.training.disk import LOW_ACTIONS, bytes_of
+
+
+def _size(value: str) -> str:
+    bytes_of(value)
+    return value
 
 
 class Run(Section):
@@ -35,20 +41,28 @@ class Run(Section):
     """Where SimpleTuner's web interface keeps configs."""
     merge_environment_config: Annotated[bool | None, NoEffect("it belongs to a web interface")] = None
     """How SimpleTuner's web interface joins configs."""
-    disk_low_threshold: Annotated[str | None, NotYet("leave it out: a full disk ends the run with a message")] = None
-    """How much space must be free on the disk, such as 10G."""
-    disk_low_action: Annotated[str, belongs_to("disk_low_threshold")] = "stop"
-    """What to do when the disk is nearly full: stop, wait, or run a script."""
-    disk_low_script: Annotated[str | None, belongs_to("disk_low_threshold")] = None
-    """The script to run when the disk is nearly full."""
+    disk_low_threshold: Annotated[str | None, AfterValidator(_size)] = None
+    """How much space must be free in output_dir when a checkpoint is made, such as 10G; unless given, what it needs."""
+    disk_low_action: Annotated[str, LOW_ACTIONS] = "stop"
+    """What to do when less is free."""
+    disk_low_script: str | None = None
+    """The command that makes room, for disk_low_action script; it runs without a shell, and training waits for it."""
+
+    @model_validator(mode="after")
+    def _script_for_its_action(self) -> Run:
+        if self.disk_low_action == "script" and self.disk_low_script is None:
+            raise conflict("disk_low_action, disk_low_script", "go together; give the command, or choose stop")
+        return self
 
 
 class Duration(Section):
     """How long a run is, and how many images make a step."""
 
-    max_train_steps: int | None = Field(default=None, ge=0)
+    if_changed: ClassVar[IfChanged] = IfChanged.TOLD
+
+    max_train_steps: Annotated[int | None, IfChanged.FINE] = Field(default=None, ge=0)
     """How many steps to train; 0 leaves it to num_train_epochs."""
-    num_train_epochs: float | None = Field(default=None, ge=0)
+    num_train_epochs: Annotated[float | None, IfChanged.FINE] = Field(default=None, ge=0)
     """How many times everything is shown, such as 10 or 0.5; 0 leaves it to max_train_steps. Without either, once."""
     strict_epoch_limit: Annotated[bool, NoEffect("a run ends at the step or epoch it is given")] = False
     """Stops at num_train_epochs even if steps remain."""

@@ -1,0 +1,107 @@
+"""Commands of the user that run beside training: without a shell, with the facts of the run in their places."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from simpletuner.progress import Notice, Reporter
+
+FACTS = (
+    "local_checkpoint_path",
+    "global_step",
+    "tracker_run_name",
+    "tracker_project_name",
+    "model_family",
+    "model_type",
+    "lora_type",
+    "huggingface_path",
+    "remote_checkpoint_path",
+)
+"""What may stand in braces in a command."""
+
+
+@dataclass(frozen=True)
+class Script:
+    """A command that runs after every checkpoint; training does not wait for it, and does not end when it fails."""
+
+    option: str
+    """The option that names it."""
+    command: str
+    facts: Mapping[str, str]
+    log: Path
+    """The file that everything it says is added to."""
+    reporter: Reporter
+    running: dict[Path, subprocess.Popen[bytes]] = field(default_factory=dict)
+
+    def start(self, path: Path, step: int) -> None:
+        """Run it for a checkpoint."""
+        self._tell_ended()
+        facts = {**self.facts, "local_checkpoint_path": str(path.absolute()), "global_step": str(step)}
+        try:
+            with self.log.open("ab") as log:
+                # In a session of its own: Ctrl-C is for the run, which waits for what it has started.
+                self.running[path] = subprocess.Popen(
+                    filled(self.command, facts),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=subprocess.STDOUT,
+                    start_new_session=True,
+                )
+        except OSError as error:
+            self.reporter.report(Notice(f"{self.option} cannot be run for {path.name}: {error}"))
+
+    def is_using(self, path: Path) -> bool:
+        """Whether it still works on a checkpoint."""
+        return path in self.running and self.running[path].poll() is None
+
+    def wait(self, seconds: float = 60.0) -> None:
+        """Until everything that was started has ended; what takes longer goes on by itself."""
+        last = time.monotonic() + seconds
+        for path, started in self.running.items():
+            with suppress(subprocess.TimeoutExpired):
+                started.wait(max(last - time.monotonic(), 0))
+                continue
+            self.reporter.report(Notice(f"{self.option} still runs for {path.name}, and goes on after this run"))
+        self._tell_ended()
+
+    def _tell_ended(self) -> None:
+        for path, started in list(self.running.items()):
+            code = started.poll()
+            if code is not None:
+                del self.running[path]
+            if code:
+                told = f"{self.option} ended with exit code {code} for {path.name}; see {self.log}"
+                self.reporter.report(Notice(told))
+
+
+def filled(command: str, facts: Mapping[str, str]) -> list[str]:
+    """The words of a command; it is split first, so that no fact can become a word of its own."""
+    words = shlex.split(os.path.expandvars(command))
+    return [os.path.expanduser(_BRACES.sub(lambda found: facts.get(found[1], found[0]), word)) for word in words]
+
+
+def wrong_with(command: str, known: Sequence[str] = FACTS) -> Iterator[str]:
+    """What is wrong with a command before it is ever run; `known` may stand in braces in it."""
+    try:
+        words = shlex.split(command)
+    except ValueError as error:
+        yield f"cannot be split into words: {error}; check its quotes"
+        return
+    program = os.path.expanduser(os.path.expandvars(words[0])) if words else ""
+    if shutil.which(program) is None:
+        yield f"there is no program '{program}' that can be run; give its path, and make it executable"
+    for name in dict.fromkeys(_BRACES.findall(command)):
+        if name not in known:
+            yield f"nothing is known of '{{{name}}}'; known are {', '.join(known) or 'none here'}"
+
+
+_BRACES = re.compile(r"\{(\w+)\}")
