@@ -110,6 +110,10 @@ class Dataset:
             raise images.Unreadable(f"{name}: {self._wrong_size(record.size, Size(*image.size))}")
         return images.apply(image, record.placement)
 
+    def pixels(self, record: Record) -> NDArray[np.float32]:
+        """The same in numbers from 0 to 255, with shape (height, width, 3)."""
+        return np.array(self.image(record), dtype=np.float32)
+
     def opacity(self, record: Record) -> masks.Weights:
         """How opaque a record is where it is trained on, with shape (height, width)."""
         return masks.read_opacity(self.source.read(record.key), self.source.name(record.key), record.placement)
@@ -138,6 +142,11 @@ class Dataset:
         reporter.report(Notice(f"data set '{self.id}': {text}"))
         refuse_empty(dataset)
         return dataset
+
+    def with_kind(self, *, before: str, after: str) -> Dataset:
+        """The data set, with another kind for those of its conditions that have one."""
+        known = (replace(one, kind=after) if one.kind == before else one for one in self.conditions)
+        return replace(self, conditions=tuple(known))
 
     def _wrong_size(self, said: Size, found: Size) -> str:
         """Who was wrong about the size of an image, and what to change."""

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
 from simpletuner.data.captions import CAPTION_STRATEGIES
 from simpletuner.data.geometry import RESOLUTION_TYPES
-from simpletuner.schema import NoEffect, NotYet, Section, TextList, words
+from simpletuner.schema import IfChanged, NoEffect, NotYet, Section, TextList, words
 
 
 def _never(wanted: bool) -> bool:
@@ -56,6 +56,8 @@ _NO_CHECK = "sort such images out beforehand"
 
 class DataDefaults(Section):
     """Defaults of all data sets; each entry of the data file may override them."""
+
+    if_changed: ClassVar[IfChanged] = IfChanged.TOLD
 
     resolution: float = Field(default=1024, gt=0)
     """How large images are in training: pixels, or megapixels when resolution_type is area."""
@@ -107,23 +109,23 @@ class DataDefaults(Section):
     allow_dataset_oversubscription: Annotated[bool, NoEffect(_NO_BUCKET_LOST)] = False
     """Repeats images of buckets that are smaller than a batch."""
 
-    cache_dir_text: Path | None = None
+    cache_dir_text: Annotated[Path | None, IfChanged.FINE] = None
     """Where encoded captions are kept between runs; the folder text in cache_dir unless given."""
-    cache_dir_vae: Path | None = None
+    cache_dir_vae: Annotated[Path | None, IfChanged.FINE] = None
     """Where encoded images are kept between runs; the folder vae in cache_dir unless given."""
-    text_encoder_batch_size: int = Field(default=1, ge=1)
+    text_encoder_batch_size: Annotated[int, IfChanged.FINE] = Field(default=1, ge=1)
     """How many captions are encoded at once while the cache is filled."""
-    vae_batch_size: int = Field(default=4, ge=1)
+    vae_batch_size: Annotated[int, IfChanged.FINE] = Field(default=4, ge=1)
     """How many images are encoded at once while the cache is filled."""
     vae_cache_mode: Annotated[str, CACHE_MODES] = "posterior"
     """What is kept of an encoded image."""
-    vae_cache_ondemand: bool = False
+    vae_cache_ondemand: Annotated[bool, IfChanged.FINE] = False
     """Encodes images when they are first needed instead of before training; the encoder stays in memory."""
-    vae_cache_disable: bool = False
+    vae_cache_disable: Annotated[bool, IfChanged.FINE] = False
     """Never keeps encoded images on a disk; the encoder stays in memory."""
-    text_cache_ondemand: bool = False
+    text_cache_ondemand: Annotated[bool, IfChanged.FINE] = False
     """Encodes captions when they are first needed instead of before training; the encoders stay in memory."""
-    text_cache_disable: bool = False
+    text_cache_disable: Annotated[bool, IfChanged.FINE] = False
     """Never keeps encoded captions on a disk; the encoders stay in memory."""
     text_embed_full_cache: Annotated[bool, NoEffect("FLUX keeps what it needs and no more")] = False
     """Keeps parts of encoded captions that training does not use."""

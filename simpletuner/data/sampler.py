@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from simpletuner.data.captions import Use
 from simpletuner.data.dataset import Dataset
+from simpletuner.data.pace import Pace
 from simpletuner.data.timeline import Floats, Member, Numbers, Stretch, Timeline
 from simpletuner.errors import DataError
 from simpletuner.seeds import derive
@@ -41,6 +42,8 @@ class Draws:
     dataset: int
     epoch: int
     draws: tuple[Draw, ...]
+    step: int = 0
+    """The optimizer step that takes the batch."""
 
 
 class Order:
@@ -52,28 +55,37 @@ class Order:
         *,
         seed: int,
         sampling: str = "auto-weighting",
-        batches_per_step: int = 1,
+        pace: Pace | None = None,
         total_steps: int = 0,
     ) -> None:
-        """`sampling` is auto-weighting or uniform; `total_steps` is the length of the run, where it is known."""
+        """The order for some data sets.
+
+        Args:
+            datasets: The data sets of the run.
+            seed: Where the order comes from.
+            sampling: auto-weighting or uniform.
+            pace: How many batches a step takes; one unless given.
+            total_steps: The length of the run, where it is known.
+        """
         self._datasets = tuple(datasets)
         self._seed = seed
-        self._per_step = batches_per_step
+        self.pace = pace or Pace()
         self._total_steps = total_steps
         self._buckets = [_buckets(dataset) for dataset in self._datasets]
         self._uses = [_uses(dataset, seed) for dataset in self._datasets]
         self._sizes = np.array([dataset.batch_size for dataset in self._datasets], dtype=np.int64)
+        self._refuse_parts()
         self._counts = np.array([self._count(number) for number in range(len(self._datasets))], dtype=np.int64)
         self._weights = _weights(self._datasets, self._counts, sampling)
-        self._timeline = Timeline([self._member(number) for number in range(len(self._datasets))], batches_per_step)
+        self._timeline = Timeline([self._member(number) for number in range(len(self._datasets))], self.pace)
         self._epoch = lru_cache(maxsize=2)(self._planned)
-        self.batches_per_epoch = self._timeline.batches_in(1)
+        self.batches_per_epoch = self.batches_in(1)
         """In the first epoch; later ones differ where data sets start or end."""
 
     @property
     def end(self) -> int | None:
         """The first batch that no data set is left for; nothing when there always is one."""
-        return self._timeline.end
+        return None if self._timeline.end is None else self._timeline.end * self.pace.parts
 
     def with_length(self, total_steps: int) -> Order:
         """The same order, for a run of a known length."""
@@ -83,17 +95,18 @@ class Order:
 
     def batches_in(self, epochs: float) -> int:
         """How many batches the first so many epochs have."""
-        return self._timeline.batches_in(epochs)
+        return self._timeline.batches_in(epochs) * self.pace.parts
 
     def epoch_of(self, batch: int) -> int:
         """The epoch of a batch, counted from 0."""
-        return self._timeline.place(batch).epoch
+        return self._timeline.place(batch // self.pace.parts).epoch
 
     def check_length(self, steps: int) -> None:
         """Raise a DataError when no data set is left before a run of so many steps is over."""
-        if self.end is not None and steps * self._per_step > self.end:
+        if self.end is not None and self.pace.batch_of(steps) > self.end:
+            last = self.pace.step_of(self.end)
             raise DataError(
-                f"no data set is left after step {self.end // self._per_step}: all of them have ended, or start later. "
+                f"no data set is left after step {last}: all of them have ended, or start later. "
                 f"Change their end_step, end_epoch, start_step or start_epoch, or make the run shorter."
             )
 
@@ -103,18 +116,29 @@ class Order:
         Raises:
             DataError: No data set is left for it, because all of them have ended.
         """
-        self.check_length(number // self._per_step + 1)
-        place = self._timeline.place(number)
+        step = self.pace.step_of(number)
+        self.check_length(step + 1)
+        whole, part = divmod(number, self.pace.parts)
+        place = self._timeline.place(whole)
         plan = self._epoch(place.epoch, place.stretch)
         dataset = int(plan.datasets[place.number])
-        records = plan.records[dataset][plan.places[place.number]]
-        first = place.first_sample + int(plan.samples[place.number])
-        step = number // self._per_step
+        size = int(self._sizes[dataset]) // self.pace.parts
+        records = plan.records[dataset][plan.places[place.number]][part * size : (part + 1) * size]
+        first = place.first_sample + int(plan.samples[place.number]) + part * size
         draws = (
             self._draw(dataset, int(record), Use(first + i, place.epoch + 1, step, self._total_steps))
             for i, record in enumerate(records)
         )
-        return Draws(dataset, place.epoch, tuple(draws))
+        return Draws(dataset, place.epoch, tuple(draws), step)
+
+    def _refuse_parts(self) -> None:
+        """Batches that cannot be used in as many parts as the run is resumed with."""
+        for dataset in self._datasets:
+            if dataset.batch_size % self.pace.parts:
+                raise DataError(
+                    f"data set '{dataset.id}': its batches of {dataset.batch_size} cannot be used in {self.pace.parts} "
+                    f"parts, which train_batch_size asks for since the checkpoint. Set that back to what it was."
+                )
 
     def _draw(self, dataset: int, record: int, use: Use) -> Draw:
         return Draw(use.sample, record, self._datasets[dataset].caption(record, use, self._seed))
@@ -156,9 +180,12 @@ class Order:
         return found
 
     def _limit(self, number: int) -> int | None:
-        """How many batches at the beginning of an epoch may be of a data set."""
+        """How many batches at the beginning of an epoch may be of a data set.
+
+        They stay as many when a run goes on with other steps: otherwise earlier epochs would have had another order.
+        """
         steps = self._datasets[number].options.disable_after_epoch_step
-        return None if steps is None else steps * self._per_step
+        return None if steps is None else -(-steps * self.pace.stretches[0][1] // self.pace.parts)
 
     def _times(self, number: int, epoch: int) -> Floats:
         """When each batch of a data set would arrive, if batches came at random with the rate of its weight.
@@ -264,16 +291,6 @@ def _nth_of_its_kind(kinds: Numbers, count: int) -> Numbers:
         mask = kinds == kind
         places[mask] = np.arange(int(mask.sum()))
     return places
-
-
-def numbers_for(step: int, *, accumulation: int, rank: int = 0, processes: int = 1) -> range:
-    """The batches that one of several processes takes in an optimizer step, counted from 0.
-
-    All processes together take the batches of a step in the order of their numbers, so the order of the samples of a
-    run is the same on any number of processes; only who works on which differs.
-    """
-    first = step * accumulation * processes
-    return range(first + rank, first + accumulation * processes, processes)
 
 
 _LARGEST_EPOCH = 2**28

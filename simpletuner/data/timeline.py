@@ -14,6 +14,8 @@ from math import ceil
 import numpy as np
 from numpy.typing import NDArray
 
+from simpletuner.data.pace import Pace
+
 Numbers = NDArray[np.int64]
 Floats = NDArray[np.float64]
 
@@ -75,9 +77,9 @@ class Place:
 class Timeline:
     """All epochs of a run, to whatever length."""
 
-    def __init__(self, members: Sequence[Member], batches_per_step: int) -> None:
+    def __init__(self, members: Sequence[Member], pace: Pace) -> None:
         self._members = tuple(members)
-        self._per_step = batches_per_step
+        self._pace = pace
         self._stretches: list[Stretch] = []
         self.end: int | None = None
         """The first batch that no data set is left for; nothing when there always is one."""
@@ -189,12 +191,12 @@ class Timeline:
         return sorted({moment for moment in starts | ends if moment})
 
     def _first(self, one: int) -> int:
-        return max(self._members[one].window.first_step - 1, 0) * self._per_step
+        return self._pace.whole_before(max(self._members[one].window.first_step - 1, 0))
 
     def _last(self, one: int) -> int:
         """The first batch after the last one, or 0 for no end."""
         last = self._members[one].window.last_step
-        return 0 if last is None else last * self._per_step
+        return 0 if last is None else self._pace.whole_before(last)
 
     def _is_over(self, one: int, batch: int) -> bool:
         return 0 < self._last(one) <= batch

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from simpletuner.errors import ConfigError, DoesNotFit, Problem
 from simpletuner.models.family import Compute
 from simpletuner.seeds import derive
+from simpletuner.training.group import Alone, Group
 
 if TYPE_CHECKING:
     import torch
@@ -25,22 +26,25 @@ class Runtime:
     accelerator: Accelerator
     compute: Compute
     seed: int
+    group: Group = field(default_factory=Alone)
+    """The processes that train together."""
 
     @staticmethod
-    def start(mixed_precision: Literal["no", "bf16"], seed: int) -> Runtime:
+    def start(mixed_precision: Literal["no", "bf16"], seed: int, group: Group | None = None) -> Runtime:
         """Pick the device and set up arithmetic."""
         import torch
         from accelerate import Accelerator
 
         # Mixed precision is ours to switch: accelerate keeps it in a state that lives as long as the process.
-        accelerator = Accelerator(mixed_precision="no")
+        group = group or Alone()
+        accelerator = Accelerator(mixed_precision="no", cpu=not torch.cuda.is_available() and group.place.processes > 1)
         # Losses are divided where they are made; a launcher's environment must not divide them again.
         accelerator.gradient_accumulation_steps = 1
-        if accelerator.num_processes > 1:
-            told = f"{accelerator.num_processes} processes were started, and one trains; start it without a launcher"
+        if accelerator.num_processes != group.place.processes:
+            told = f"{accelerator.num_processes} processes were started by something else; use simpletuner train"
             raise ConfigError("the launcher", [Problem("num_processes", told)])
         dtype = torch.bfloat16 if mixed_precision == "bf16" else torch.float32
-        return Runtime(accelerator, Compute(accelerator.device, dtype), seed)
+        return Runtime(accelerator, Compute(accelerator.device, dtype), seed, group)
 
     @property
     def device(self) -> torch.device:
@@ -50,7 +54,7 @@ class Runtime:
     @property
     def processes(self) -> int:
         """How many processes train together."""
-        return int(self.accelerator.num_processes)
+        return self.group.place.processes
 
     def generator(self, purpose: str, *numbers: int | str) -> torch.Generator:
         """A generator for exactly one draw; the same on every device, so it lives on the CPU."""

@@ -93,7 +93,7 @@ def test_a_mask_may_say_the_same_as_its_image() -> None:
         ({"cache_dir": "cache/x"}, {"cache_dir"}),
         ({"source_dataset_id": "subject"}, {"source_dataset_id"}),
     ],
-    ids=str,
+    ids=lambda given: str(sorted(given)) if isinstance(given, set) else str(given),
 )  # fmt: skip
 def test_options_that_do_nothing_beside_others_are_told(options: dict[str, Any], without_effect: set[str]) -> None:
     assert idle(image(), image("x", **options)) == without_effect

@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from simpletuner.data.dataset import Dataset
-from simpletuner.data.sampler import Draw, Draws, Order, nth_use, numbers_for
+from simpletuner.data.pace import Pace
+from simpletuner.data.sampler import Draw, Draws, Order, nth_use
 from simpletuner.data.timeline import Window
 from simpletuner.errors import DataError
 
@@ -81,14 +82,14 @@ def test_the_order_of_all_samples_is_the_same_on_any_number_of_processes(
 ) -> None:
     """24 batches make a step here, however many processes share them."""
     datasets = made(raw)
-    alone = Order(datasets, seed=5, sampling=sampling, batches_per_step=24)
+    alone = Order(datasets, seed=5, sampling=sampling, pace=Pace.steady(24))
     steps = range(first_step, first_step + 2)
     unshared = [draws_of(alone.batch(number)) for step in steps for number in range(24 * step, 24 * (step + 1))]
     for processes in (1, 2, 3, 4, 8):
-        own = Order(datasets, seed=5, sampling=sampling, batches_per_step=24)
+        own = Order(datasets, seed=5, sampling=sampling, pace=Pace.steady(24))
         accumulation = 24 // processes
         shares = [
-            [list(numbers_for(step, accumulation=accumulation, rank=rank, processes=processes)) for step in steps]
+            [list(Pace.steady(24).share(step, step + 1, rank=rank, processes=processes)) for step in steps]
             for rank in range(processes)
         ]
         assert all(len(share) == accumulation for shares_of_one in shares for share in shares_of_one)
@@ -147,7 +148,7 @@ def test_matched_images_are_the_same_ones_in_every_epoch() -> None:
 
 def test_windows_let_a_data_set_in_and_out_at_the_steps_they_name() -> None:
     datasets = [dataset("a", [20]), dataset("b", [6], window=Window(first_step=4, last_step=6))]
-    order = Order(datasets, seed=1, batches_per_step=3)
+    order = Order(datasets, seed=1, pace=Pace.steady(3))
     steps = {number // 3 + 1 for number in range(60) if order.batch(number).dataset == 1}
     assert steps and steps <= {4, 5, 6}
 
@@ -159,7 +160,7 @@ def test_windows_let_a_data_set_in_and_out_at_the_epochs_they_name() -> None:
 
 
 def test_a_batch_that_no_data_set_is_left_for_is_told() -> None:
-    order = Order([dataset("a", [4], window=Window(last_step=3))], seed=1, batches_per_step=2)
+    order = Order([dataset("a", [4], window=Window(last_step=3))], seed=1, pace=Pace.steady(2))
     assert order.end == 6
     order.batch(5)
     with pytest.raises(DataError, match=r"no data set is left after step 3: .*Change their end_step"):
@@ -179,7 +180,7 @@ def test_data_sets_that_end_early_in_each_epoch_keep_to_that_and_nobody_loses_a_
         dataset("whole", [30]),
         *(dataset(str(i), [count], batch_size=1, limit=limit) for i, (count, limit) in enumerate(raw)),
     ]
-    order = Order(datasets, seed=1, batches_per_step=per_step)
+    order = Order(datasets, seed=1, pace=Pace.steady(per_step))
     found = [index for index, _ in epoch(order, number)]
     counts = [15, *(count if limit is None else min(count, limit * per_step) for count, limit in raw)]
     assert [found.count(index) for index in range(len(datasets))] == counts

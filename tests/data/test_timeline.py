@@ -7,6 +7,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from simpletuner.data.pace import Pace
 from simpletuner.data.timeline import Floats, Member, Place, Timeline, Window
 
 
@@ -87,7 +88,7 @@ members = st.lists(st.tuples(st.integers(1, 7), st.integers(1, 3), windows), min
 @given(members, st.integers(1, 3))
 def test_every_batch_is_where_plain_counting_finds_it(raw: list[tuple[int, int, Window]], per_step: int) -> None:
     given_members = [member(number, *one, None) for number, one in enumerate(raw)]
-    timeline = Timeline(given_members, per_step)
+    timeline = Timeline(given_members, Pace.steady(per_step))
     expected = list(islice(counted(given_members, per_step), 120))
     if len(expected) < 120:
         assert timeline.end == len(expected)
@@ -102,7 +103,7 @@ def test_a_limit_within_an_epoch_holds_in_epochs_that_are_laid_out_by_themselves
     raw: list[tuple[int, int, Window]], per_step: int, limit: int
 ) -> None:
     given_members = [member(number, *one, limit if number == 0 else None) for number, one in enumerate(raw)]
-    timeline = Timeline(given_members, per_step)
+    timeline = Timeline(given_members, Pace.steady(per_step))
     for number in range(60 if timeline.end is None else min(timeline.end, 60)):
         place = timeline.place(number)
         if place.stretch.owners is not None:
@@ -113,39 +114,45 @@ def test_a_limit_within_an_epoch_holds_in_epochs_that_are_laid_out_by_themselves
 @given(members, st.integers(1, 3))
 def test_epochs_have_as_many_batches_as_are_counted(raw: list[tuple[int, int, Window]], per_step: int) -> None:
     given_members = [member(number, *one, None) for number, one in enumerate(raw)]
-    timeline = Timeline(given_members, per_step)
+    timeline = Timeline(given_members, Pace.steady(per_step))
     epochs = [epoch for epoch, *_ in islice(counted(given_members, per_step), 120)]
     for number in range(1, epochs[-1] if epochs else 1):
         assert timeline.batches_in(number) == sum(epoch < number for epoch in epochs)
 
 
 def test_part_of_an_epoch_counts_by_its_share() -> None:
-    timeline = Timeline([member(0, 10, 1, Window(), None), member(1, 30, 1, Window(first_epoch=3), None)], 1)
+    timeline = Timeline(
+        [member(0, 10, 1, Window(), None), member(1, 30, 1, Window(first_epoch=3), None)], Pace.steady(1)
+    )
     shares = (0, 0.5, 1, 1.01, 2, 2.5, 3)
     assert [timeline.batches_in(epochs) for epochs in shares] == [0, 5, 10, 11, 20, 40, 60]
 
 
 def test_a_data_set_that_starts_when_an_epoch_ends_starts_with_an_epoch_of_its_own() -> None:
-    timeline = Timeline([member(0, 4, 1, Window(), None), member(1, 4, 1, Window(first_step=5), None)], 1)
+    timeline = Timeline([member(0, 4, 1, Window(), None), member(1, 4, 1, Window(first_step=5), None)], Pace.steady(1))
     assert [timeline.place(batch).epoch for batch in range(14)] == [0] * 4 + [1] * 8 + [2] * 2
 
 
 def test_a_data_set_that_starts_within_an_epoch_makes_it_longer() -> None:
-    timeline = Timeline([member(0, 4, 1, Window(), None), member(1, 4, 1, Window(first_step=3), None)], 1)
+    timeline = Timeline([member(0, 4, 1, Window(), None), member(1, 4, 1, Window(first_step=3), None)], Pace.steady(1))
     assert [timeline.place(batch).epoch for batch in range(18)] == [0] * 8 + [1] * 8 + [2] * 2
     assert timeline.batches_in(1) == 8
 
 
 def test_a_run_ends_when_nothing_is_left_to_train_on() -> None:
-    by_step = Timeline([member(0, 4, 1, Window(last_step=3), None)], 2)
-    by_epoch = Timeline([member(0, 4, 1, Window(last_epoch=2), None)], 2)
-    gap = Timeline([member(0, 4, 1, Window(last_epoch=1), None), member(1, 4, 1, Window(first_epoch=3), None)], 1)
-    endless = Timeline([member(0, 4, 1, Window(first_epoch=1), None)], 2)
+    by_step = Timeline([member(0, 4, 1, Window(last_step=3), None)], Pace.steady(2))
+    by_epoch = Timeline([member(0, 4, 1, Window(last_epoch=2), None)], Pace.steady(2))
+    gap = Timeline(
+        [member(0, 4, 1, Window(last_epoch=1), None), member(1, 4, 1, Window(first_epoch=3), None)], Pace.steady(1)
+    )
+    endless = Timeline([member(0, 4, 1, Window(first_epoch=1), None)], Pace.steady(2))
     assert (by_step.end, by_epoch.end, gap.end, endless.end) == (6, 8, 4, None)
 
 
 def test_a_far_batch_is_found_without_counting() -> None:
-    timeline = Timeline([member(0, 7, 2, Window(first_step=1000), None), member(1, 3, 1, Window(), None)], 1)
+    timeline = Timeline(
+        [member(0, 7, 2, Window(first_step=1000), None), member(1, 3, 1, Window(), None)], Pace.steady(1)
+    )
     place = timeline.place(10**15)
     assert place.stretch.batches == 10
     assert place.number == (10**15 - place.stretch.first_batch) % 10

@@ -81,6 +81,13 @@ def place(size: Size, rules: Rules, *, chances: Chances = _MIDDLE, face: Box | N
     return Placement(resize, (left, top), bucket, _interpolation(size, resize, rules))
 
 
+def centered(size: Size, bucket: Size) -> Placement:
+    """An image of this size as large as a bucket, its edges cut off where the shapes differ."""
+    resize = _cover(size, bucket)
+    crop = ((resize.width - bucket.width) // 2, (resize.height - bucket.height) // 2)
+    return Placement(resize, crop, bucket)
+
+
 def refusal(size: Size, rules: Rules) -> str | None:
     """Why a data set does not want an image of this size, or nothing when it does."""
     if min(size) < 1:

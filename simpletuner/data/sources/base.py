@@ -218,8 +218,8 @@ class DataBackend(Section):
     """The weight of the loss on this data set, for regularisation_mode prior."""
     match_count: bool = False
     """Uses these images as often in an epoch as all other images together, for regularisation_mode prior."""
-    timestep_sampling_offset: Annotated[float, NotYet("use flow_schedule_shift, which holds for all data sets")] = 0.0
-    """Shifts training on this data set to noisier or cleaner images."""
+    timestep_sampling_offset: float = Field(default=0.0, ge=-10, le=10)
+    """Moves training on this data set to noisier (above 0) or cleaner (below 0) images; 1 is much."""
     slider_strength: Annotated[float | None, NotYet("leave it out: sliders are not trained")] = None
     """The direction of this data set in a slider."""
     start_epoch: int = Field(default=1, ge=0)
