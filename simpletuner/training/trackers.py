@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import io
 import logging
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from simpletuner.errors import ConfigError, Problem
-from simpletuner.progress import Evaluated, Event, ImagesSaved, Reporter, RunStarted, StepDone
+from simpletuner.progress import Evaluated, Event, ImagesSaved, Reporter, RunStarted, Scored, StepDone
 from simpletuner.schema import Choice
 
 if TYPE_CHECKING:
@@ -42,9 +44,9 @@ class TensorBoard:
         if isinstance(event, StepDone):
             for name, value in scalars(event).items():
                 self._writer.add_scalar(name, value, event.step)
-        elif isinstance(event, Evaluated):
-            for id, loss in event.losses.items():
-                self._writer.add_scalar(f"loss/val/{id}", loss, event.step)
+        elif isinstance(event, Evaluated | Scored):
+            for name, value in judgement(event).items():
+                self._writer.add_scalar(name, value, event.step)
         elif isinstance(event, ImagesSaved):
             for name, image in pictures(event):
                 self._writer.add_image(name, image, event.step, dataformats="HWC")
@@ -68,21 +70,70 @@ class WeightsAndBiases:
 
     def report(self, event: Event) -> None:
         """Log the config once, then scalars and images."""
+        _log(self._run, event, self._shown)
+
+    def _shown(self, event: ImagesSaved) -> dict[str, Any]:
         import wandb
 
-        if isinstance(event, RunStarted):
-            self._run.config.update(dict(event.config))
-        elif isinstance(event, StepDone):
-            self._run.log(dict(scalars(event)), step=event.step)
-        elif isinstance(event, Evaluated):
-            self._run.log({f"loss/val/{id}": loss for id, loss in event.losses.items()}, step=event.step)
-        elif isinstance(event, ImagesSaved):
-            shown = [wandb.Image(path, caption=prompt) for path, prompt in zip(event.paths, event.prompts, strict=True)]
-            self._run.log({"validation": shown}, step=event.step)
+        pairs = zip(event.paths, event.prompts, strict=True)
+        return {"validation": [wandb.Image(path, caption=prompt) for path, prompt in pairs]}
 
     def close(self) -> None:
         """End the run in the tracker."""
         self._run.finish()
+
+
+class Trackio:
+    """A run in Trackio, whose pages are looked at with: trackio show."""
+
+    def __init__(self, identity: Identity) -> None:
+        import trackio
+
+        with _silence():
+            self._run = trackio.init(identity.project, identity.run, auto_log_gpu=False, auto_log_cpu=False)
+
+    def report(self, event: Event) -> None:
+        """Log the config once, then scalars and images."""
+        _log(self._run, event, self._shown)
+
+    def _shown(self, event: ImagesSaved) -> dict[str, Any]:
+        import trackio
+
+        pairs = zip(event.paths, event.prompts, strict=True)
+        return {Path(path).stem: trackio.Image(path, caption=prompt) for path, prompt in pairs}
+
+    def close(self) -> None:
+        """Write out what is buffered."""
+        with _silence():
+            self._run.finish()
+
+
+class _Run(Protocol):
+    """What wandb and the trackers that are like it log to."""
+
+    config: Any
+
+    def log(self, values: dict[str, Any], *, step: int) -> None:
+        """Keep values of a step."""
+
+
+def _log(run: _Run, event: Event, shown: Callable[[ImagesSaved], dict[str, Any]]) -> None:
+    """Log the config once, then scalars, and images as the tracker shows them."""
+    if isinstance(event, RunStarted):
+        run.config.update(dict(event.config))
+    elif isinstance(event, StepDone):
+        run.log(dict(scalars(event)), step=event.step)
+    elif isinstance(event, Evaluated | Scored):
+        run.log(dict(judgement(event)), step=event.step)
+    elif isinstance(event, ImagesSaved):
+        run.log(shown(event), step=event.step)
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    """Keep a library from writing to the terminal, which belongs to the console."""
+    with redirect_stdout(io.StringIO()):
+        yield
 
 
 class Tracker(Protocol):
@@ -94,14 +145,30 @@ class Tracker(Protocol):
 
 TRACKERS: Choice[Tracker] = Choice(
     "tracker",
-    {"tensorboard": TensorBoard, "wandb": WeightsAndBiases},
+    {"tensorboard": TensorBoard, "wandb": WeightsAndBiases, "trackio": Trackio},
     later={
-        "comet_ml": "use tensorboard or wandb",
-        "swanlab": "use tensorboard or wandb",
+        "comet_ml": "use tensorboard, wandb or trackio",
+        "swanlab": "use tensorboard, wandb or trackio",
         "simpletuner": "use tensorboard; progress.jsonl is always written",
-        "custom-tracker": "use tensorboard or wandb",
+        "custom-tracker": "use tensorboard, wandb or trackio",
     },
 )
+
+
+_EXTRAS = {"tensorboard": "trackers", "wandb": "trackers", "trackio": "trackio"}
+
+
+def is_installed(name: str) -> bool:
+    """Whether the package of a tracker, which has its name, is there."""
+    return find_spec(name) is not None
+
+
+def missing(names: Iterable[str]) -> Iterator[Problem]:
+    """The trackers among these whose package is not there."""
+    for name in names:
+        if name in TRACKERS and not is_installed(name):
+            advice = f"install it with: pip install 'simpletuner[{_EXTRAS[name]}]'"
+            yield Problem("report_to", f"'{name}' is not installed; {advice}")
 
 
 def open_tracker(name: str, identity: Identity) -> Reporter:
@@ -113,7 +180,7 @@ def open_tracker(name: str, identity: Identity) -> Reporter:
     try:
         return Guarded(name, lambda: TRACKERS[name](identity))
     except ImportError as error:
-        advice = f"'{name}' is not installed ({error}); install it with: pip install 'simpletuner[trackers]'"
+        advice = f"'{name}' is not installed ({error}); install it with: pip install 'simpletuner[{_EXTRAS[name]}]'"
         raise ConfigError("the config", [Problem("report_to", advice)]) from error
 
 
@@ -123,7 +190,7 @@ class Guarded:
     def __init__(self, name: str, opened: Callable[[], Reporter]) -> None:
         self._name = name
         self._tracker: Reporter | None = None
-        with self._fence():
+        with self._fence(ImportError):
             self._tracker = opened()
 
     def report(self, event: Event) -> None:
@@ -139,10 +206,10 @@ class Guarded:
                 self._tracker.close()
 
     @contextmanager
-    def _fence(self) -> Iterator[None]:
+    def _fence(self, *lets_through: type[Exception]) -> Iterator[None]:
         try:
             yield
-        except ImportError:
+        except lets_through:
             raise
         except Exception as error:  # a tracker is somebody else's code and service: whatever it raises, the run goes on
             logger.warning("%s stopped tracking: %s", self._name, error)
@@ -158,6 +225,16 @@ def scalars(event: StepDone) -> Mapping[str, float]:
         "epoch": float(event.epoch),
         "seconds_per_step": event.seconds,
         **event.metrics,
+    }
+
+
+def judgement(event: Evaluated | Scored) -> Mapping[str, float]:
+    """The numbers that say how good a model is, under the names that trackers show."""
+    if isinstance(event, Scored):
+        return {f"clip/{name}": value for name, value in event.summary.items()}
+    return {
+        **{f"loss/val/{id}": loss for id, loss in event.losses.items()},
+        **{f"loss/val/{id}/margin": margin for id, margin in event.margins.items()},
     }
 
 

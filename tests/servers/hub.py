@@ -6,6 +6,7 @@ import base64
 import hashlib
 import json
 import threading
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -26,7 +27,17 @@ class Hub(ThreadingHTTPServer):
         self.private: dict[str, bool] = {}
         self.large: dict[str, bytes] = {}
         self.models: dict[str, dict[str, object]] = {}
+        self.accepted: set[str] = set()
+        """Gated repositories whose licence the owner of the token has accepted."""
         self.fail_with: int | None = None
+        self.failures: list[int] = []
+        """Answers to the next commits, one after the other, before the hub does its work again."""
+        self.retry_after: str | None = None
+        self.stall = 0.0
+        """How many seconds the next commit waits for its answer."""
+        self.commits: list[tuple[str, str, str]] = []
+        """Repository, branch and message of each commit."""
+        self.branches: list[tuple[str, str]] = []
 
     def environment(self) -> dict[str, str]:
         """What makes the real client talk to this hub."""
@@ -61,8 +72,18 @@ class _Handler(BaseHTTPRequestHandler):
             self._batch(json.loads(body))
         elif self.path == "/lfs/verify":
             self._answer({})
+        elif "/commit/" in self.path and self.server.stall:
+            stall, self.server.stall = self.server.stall, 0.0
+            time.sleep(stall)
+            self._answer({"error": "too late"}, 503)
+        elif "/commit/" in self.path and self.server.failures:
+            after = {} if self.server.retry_after is None else {"Retry-After": self.server.retry_after}
+            self._answer({"error": "not now"}, self.server.failures.pop(0), after)
         elif "/commit/" in self.path:
             self._commit(body)
+        elif "/branch/" in self.path:
+            self.server.branches.append(("/".join(self.path.split("/")[3:5]), self.path.rpartition("/")[2]))
+            self._answer({})
         else:
             self._answer({"error": f"unknown path {self.path}"}, 404)
 
@@ -73,10 +94,18 @@ class _Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         if self.path == "/api/whoami-v2":
             self._answer({"name": OWNER, "type": "user", "auth": {"accessToken": {"role": "write"}}})
+        elif self.path.endswith("/auth-check"):
+            self._admit(self.path.removeprefix("/api/models/").removesuffix("/auth-check"))
         elif self.path.startswith("/api/models/"):
             self._describe(*self.path.split("?")[0].removeprefix("/api/models/").split("/revision/"))
         else:
             self._answer({"error": "not found"}, 404)
+
+    def _admit(self, name: str) -> None:
+        if name in self.server.accepted:
+            self._answer({})
+        else:
+            self._answer({"error": "Access is restricted"}, 403, {"X-Error-Code": "GatedRepo"})
 
     def _describe(self, name: str, revision: str = "main") -> None:
         facts = self.server.models.get(name)
@@ -128,6 +157,8 @@ class _Handler(BaseHTTPRequestHandler):
                 data = self.server.large[value["oid"]]
                 assert hashlib.sha256(data).hexdigest() == value["oid"]
                 self.server.files[repository][value["path"]] = data
+            else:
+                self.server.commits.append((repository, self.path.rpartition("/")[2], value["summary"]))
         sha = hashlib.sha1(body).hexdigest()
         self._answer({"commitOid": sha, "commitUrl": f"{self.server.address}/{repository}/commit/{sha}"})
 

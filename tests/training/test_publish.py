@@ -54,7 +54,7 @@ def test_adapter_card_and_pictures_arrive_in_a_private_repository(path, model, s
     assert header["library_name"] == "diffusers" and header["instance_prompt"] == "zorb"
     assert header["widget"][0]["text"] == "a red circle on a white background"
     assert header["widget"][0]["output"]["url"] in files
-    assert "Made for a test." in card and 'load_lora_weights("tester/zorb")' in card
+    assert "Made for a test." in card and 'load_lora_weights("tester/zorb", weight_name=' in card
 
 
 def test_nothing_that_is_uploaded_names_a_folder_of_this_machine_or_a_token(path, model, small_hub):
@@ -66,17 +66,69 @@ def test_nothing_that_is_uploaded_names_a_folder_of_this_machine_or_a_token(path
             assert str(model).encode() not in data, name
 
 
-@pytest.mark.parametrize("status", [401, 403, 500])
-def test_a_hub_that_refuses_does_not_fail_the_run_and_says_how_to_go_on(path, model, small_hub, status):
+def push(path, server, *words, **environment):
+    command = [sys.executable, "-m", "simpletuner", "push", str(path.parent / "output"), *words]
+    variables = {**os.environ, **server.environment(), **environment}
+    return subprocess.run(command, env=variables, capture_output=True, text=True, timeout=300)
+
+
+@pytest.mark.parametrize("status", [401, 403])
+def test_what_a_hub_refuses_waits_and_is_sent_by_one_command(path, model, small_hub, status):
     small_hub.fail_with = status
     done = train(path, model, small_hub)
+    output = path.parent / "output"
     assert done.returncode == 0, done.stderr
     assert "'tester/zorb' could not be uploaded" in done.stdout
-    assert "hf upload tester/zorb" in done.stdout
-    assert (path.parent / "output" / "pytorch_lora_weights.safetensors").is_file()
+    assert f"simpletuner push {output}" in " ".join(done.stdout.split()).replace("- ", "-")
+    again = push(path, small_hub)
+    assert again.returncode == 1 and "'tester/zorb' could not be uploaded" in again.stderr
+    small_hub.fail_with = None
+    assert push(path, small_hub).returncode == 0
+    files = small_hub.files["tester/zorb"]
+    assert files["pytorch_lora_weights.safetensors"] == (output / "pytorch_lora_weights.safetensors").read_bytes()
+    assert not list((output / "outbox").iterdir())
 
 
-def test_a_hub_that_is_not_there_does_not_fail_the_run(path, model, small_hub):
-    done = train(path, model, small_hub, HF_ENDPOINT="http://127.0.0.1:9")
+def test_checkpoints_are_uploaded_while_training_goes_on_to_a_branch(path, model, small_hub):
+    words = ["push_checkpoints_to_hub=true", "checkpoint_step_interval=1", "max_train_steps=3", "hub_branch=test"]
+    done = train(path, model, small_hub, *words, "checkpoints_total_limit=1")
     assert done.returncode == 0, done.stderr
-    assert "'tester/zorb' could not be uploaded" in done.stdout
+    assert ("tester/zorb", "test") in small_hub.branches
+    messages = ["Step 1", "Step 2", "Step 3", "Trained for 3 steps"]
+    assert small_hub.commits == [("tester/zorb", "test", message) for message in messages]
+    files = small_hub.files["tester/zorb"]
+    weights = [files[f"checkpoint-{step}/pytorch_lora_weights.safetensors"] for step in (1, 2, 3)]
+    assert len(set(weights)) == 3
+    assert not any("optimizer" in name or "training_state" in name for name in files)
+
+
+def test_a_later_run_sends_what_an_earlier_one_could_not(path, model, small_hub):
+    small_hub.fail_with = 401
+    train(path, model, small_hub)
+    small_hub.fail_with = None
+    done = train(path, model, small_hub, "max_train_steps=2")
+    assert done.returncode == 0, done.stderr
+    assert [message for *_, message in small_hub.commits] == ["Trained for 1 steps", "Trained for 2 steps"]
+
+
+def test_without_a_token_one_note_says_so_before_the_first_step_and_in_check(path, model, small_hub, tmp_path):
+    nobody = {"HF_TOKEN": "", "HF_HOME": str(tmp_path / "nobody")}
+    done = train(path, model, small_hub, **nobody)
+    assert done.returncode == 0, done.stderr
+    said = "note: push_to_hub: there is no token for the Hub"
+    assert done.stdout.count(said) == 1 and done.stdout.index(said) < done.stdout.index("training:")
+    assert list((path.parent / "output" / "outbox").iterdir())
+    command = [sys.executable, "-m", "simpletuner", "check", "--offline", "--config", str(path)]
+    variables = {**os.environ, **small_hub.environment(), "MODEL": str(model), **nobody}
+    checked = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=100)
+    assert checked.stdout.count(said) == 1
+
+
+def test_a_result_can_be_pushed_to_another_name_which_its_card_then_bears(path, model, small_hub):
+    train(path, model, small_hub, "push_to_hub=false")
+    done = push(path, small_hub, "--to", "tester/other", "--public")
+    assert done.returncode == 0, done.stderr
+    files = small_hub.files["tester/other"]
+    assert 'load_lora_weights("tester/other"' in files["README.md"].decode()
+    assert yaml.safe_load(files["README.md"].decode().split("---")[1])["widget"][0]["output"]["url"] in files
+    assert not small_hub.private["tester/other"]

@@ -1,7 +1,10 @@
 """What trackers are told is read back from what they wrote."""
 
 import json
+import sqlite3
 import struct
+import sys
+from contextlib import closing
 from pathlib import Path
 
 import house
@@ -53,6 +56,20 @@ def test_wandb_offline_holds_every_step_the_config_and_the_pictures(path, model,
     assert any("validation" in name for row in rows for name in row)
 
 
+def test_trackio_holds_every_step_the_config_and_the_pictures(path, model, monkeypatch, tmp_path):
+    if not trackers.is_installed("trackio"):
+        pytest.skip("trackio wants an older Pillow than the rest")
+    monkeypatch.setenv("TRACKIO_DIR", str(tmp_path / "trackio"))
+    _, recorded = house.run(path, model, "report_to=trackio")
+    with closing(sqlite3.connect(tmp_path / "trackio" / "tests.db")) as database:
+        rows = [json.loads(row) for (row,) in database.execute("select metrics from metrics order by id")]
+        ((config,),) = database.execute("select config from configs")
+    losses = [row["train_loss"] for row in rows if "train_loss" in row]
+    assert losses == [pytest.approx(one.loss) for one in steps(recorded)]
+    assert json.loads(config)["lora_rank"] == 4
+    assert any("_type" in str(row) for row in rows)
+
+
 def test_progress_jsonl_holds_every_event_in_order(path, model):
     outcome, recorded = house.run(path, model)
     lines = [json.loads(line) for line in outcome.progress.read_text().splitlines()]
@@ -83,6 +100,20 @@ def test_a_tracker_that_fails_is_dropped_with_one_warning():
             guarded.report(ImagesSaved(1, (), (), ""))
         guarded.close()
     assert told.getvalue().splitlines() == ["broken stopped tracking: no route to host"]
+
+
+class Lacking(Broken):
+    """A tracker that finds out late that one of its own packages is missing."""
+
+    def report(self, event):
+        raise ImportError("no module named moviepy")
+
+
+def test_a_package_that_is_missing_only_on_the_way_ends_the_tracking_and_not_the_run():
+    with house.heard("simpletuner.training.trackers") as told:
+        guarded = Guarded("lacking", Lacking)
+        guarded.report(ImagesSaved(1, (), (), ""))
+    assert "lacking stopped tracking: no module named moviepy" in told.getvalue()
 
 
 def test_every_tracker_says_what_it_is():
@@ -119,3 +150,12 @@ def wandb_records(data, block=32768):
         whole = part if kind in (1, 2) else whole + part
         if kind in (1, 4):
             yield whole
+
+
+@pytest.mark.parametrize("name", ["tensorboard", "wandb", "trackio"])
+def test_a_tracker_without_its_package_is_told_by_the_check(name, monkeypatch):
+    assert list(trackers.missing(["none", "all"])) == []
+    monkeypatch.setattr(sys, "path", [])  # nothing can be found any more
+    monkeypatch.delitem(sys.modules, name, raising=False)
+    (problem,) = trackers.missing([name])
+    assert str(problem).startswith(f"report_to: '{name}' is not installed; install it with: pip install 'simpletuner[")

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from simpletuner.schema import Listed, NoEffect, NotYet, Section, belongs_to, words
-from simpletuner.training.trackers import TRACKERS
+from pydantic import Field
+
+from simpletuner.schema import Listed, NoEffect, NotYet, Section, words
+from simpletuner.training.trackers import TRACKERS, is_installed
+from simpletuner.training.webhooks.options import Webhooks
 
 
 class Publishing(Section):
@@ -13,12 +16,14 @@ class Publishing(Section):
 
     push_to_hub: bool = False
     """Uploads the result to the Hugging Face Hub."""
-    push_checkpoints_to_hub: Annotated[bool, NotYet("use push_to_hub, which uploads the result")] = False
-    """Uploads every checkpoint."""
-    push_to_hub_background: Annotated[bool, NoEffect("the upload comes after training")] = False
+    push_checkpoints_to_hub: bool = False
+    """With push_to_hub, uploads the weights of every checkpoint too, in a folder of its name and as the newest."""
+    push_to_hub_background: Annotated[bool, NoEffect("checkpoints are always uploaded while training goes on")] = False
     """Uploads while training goes on."""
     hub_model_id: str | None = None
     """The repository on the Hub, such as you/my-lora; tracker_project_name unless given."""
+    hub_branch: str | None = None
+    """The branch of the repository that is uploaded to, which is made if need be; main unless given."""
     model_card_private: bool = True
     """Makes the repository private."""
     model_card_safe_for_work: bool = False
@@ -38,7 +43,7 @@ REPORTS = words(
     "tracker",
     {
         NONE: "No tracker; progress.jsonl is always written.",
-        "all": "Every tracker that is served.",
+        "all": "Every tracker whose package is installed.",
         **{name: TRACKERS.summary(name) for name in TRACKERS},
     },
     later=TRACKERS.later,
@@ -49,7 +54,7 @@ class Tracking(Section):
     """Who is told how training goes."""
 
     report_to: Annotated[tuple[Annotated[str, REPORTS], ...], Listed] = (NONE,)
-    """Trackers to report to: tensorboard, wandb, both with a comma, all, or none."""
+    """Trackers to report to: tensorboard, wandb, trackio, several with commas, all, or none."""
     tracker_project_name: str = "simpletuner"
     """The project in the tracker."""
     tracker_run_name: str = "simpletuner-testing"
@@ -58,11 +63,11 @@ class Tracking(Section):
     """How pictures are shown in the tracker."""
     custom_tracker: Annotated[str | None, NotYet("use tensorboard or wandb")] = None
     """A tracker of your own."""
-    webhook_config: Annotated[Any, NotYet("follow progress.jsonl in the output folder")] = None
-    """Sends messages about the run to other services."""
-    webhook_reporting_interval: Annotated[int | None, belongs_to("webhook_config")] = None
-    """The number of seconds between two such messages."""
+    webhook_config: Webhooks = Field(default=(), exclude=True)
+    """Sends messages about the run to Discord or a service of your own: an object, a list, or a JSON file."""
+    webhook_reporting_interval: float = Field(default=10.0, ge=0)
+    """The least number of seconds between two messages about steps."""
 
     def trackers(self) -> list[str]:
         """The trackers to open."""
-        return [name for name in TRACKERS if name in self.report_to or "all" in self.report_to]
+        return [name for name in TRACKERS if name in self.report_to or ("all" in self.report_to and is_installed(name))]
