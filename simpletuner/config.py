@@ -6,8 +6,6 @@ a file into the sections that own them. Later layers win: defaults, file, enviro
 
 from __future__ import annotations
 
-import json
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,17 +13,15 @@ from typing import Annotated, Any
 
 from pydantic import ValidationError
 
-from simpletuner import files, legacy, rules, selection
+from simpletuner import files, legacy, mentioned, resolved, rules, selection
 from simpletuner.data.checks import check_entries
-from simpletuner.data.entries import missing_folders, read_entries
+from simpletuner.data.entries import missing_folders
 from simpletuner.data.options import DataDefaults
 from simpletuner.data.previews import wrong_tables
 from simpletuner.data.remarks import remarks
 from simpletuner.data.sources import SOURCES, DataEntry
-from simpletuner.data.web.connections import shown
 from simpletuner.demo import MODEL
 from simpletuner.errors import ConfigError, Problem
-from simpletuner.models.adapters import lycoris_settings
 from simpletuner.models.families import defaults
 from simpletuner.models.options import Adapter, Memory, Model, Precision, Routing
 from simpletuner.schema import Section, did_you_mean, problems, refusals, without_effect
@@ -42,7 +38,6 @@ from simpletuner.training.options import (
     Tracking,
     Validation,
 )
-from simpletuner.training.prompts import library
 
 ENVIRONMENT_PREFIX = "SIMPLETUNER_"
 _PAGE = "documentation/OPTIONS.md"
@@ -83,26 +78,8 @@ class RunConfig(Section):
     def dump(self, *, public: bool = False) -> str:
         """The resolved config with its data sets as JSON; a public one names no folder of this machine."""
         data = [entry.model_dump(mode="json", exclude_none=True) for entry in self.data]
-        whole = _without_secrets({**self.flat(), "data_backends": data})
-        return json.dumps(_without_folders(whole) if public else whole, indent=2, sort_keys=True)
-
-
-def _without_secrets(value: Any) -> Any:
-    """The same with the users, passwords and queries of all web addresses taken out."""
-    if isinstance(value, Mapping):
-        return {key: _without_secrets(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_without_secrets(one) for one in value]
-    return shown(value) if isinstance(value, str) and re.match(r"https?://", value) else value
-
-
-def _without_folders(value: Any) -> Any:
-    if isinstance(value, Mapping):
-        return {key: _without_folders(one) for key, one in value.items()}
-    if isinstance(value, list):
-        return [_without_folders(one) for one in value]
-    is_local = isinstance(value, str) and Path(value).expanduser().is_absolute()
-    return Path(value).name if is_local else value
+        whole = resolved.text({**self.flat(), "data_backends": data})
+        return resolved.public(whole) if public else whole
 
 
 SECTIONS: dict[str, type[Section]] = {
@@ -163,9 +140,10 @@ def read(
     """
     notices: list[str] = []
     flat, found = _layers(path, words, environment, notices)
-    found += _prompt_library(flat, path, folder)
-    _lycoris_file(flat, path, folder)
-    entries, wrong = _data_file(flat, path, environment, folder)
+    found += mentioned.prompt_library(flat, path, folder)
+    mentioned.lycoris_file(flat, path, folder)
+    mentioned.webhook_file(flat, path, folder)
+    entries, wrong = mentioned.data_file(flat, path, environment, folder)
     nested, unknown = lift(flat, entries)
     config, mistyped = _validated(nested)
     found += [*unknown, *mistyped, *wrong]
@@ -242,11 +220,7 @@ def _layers(
         notices += said
     flat = {**defaults(flat), **flat}
     filled: dict[str, Any] = files.filled(flat, {**DEMO_VARIABLES, **environment}, missing)
-    return filled, [*found, *(_not_set(name) for name in dict.fromkeys(missing))]
-
-
-def _not_set(name: str, *within: str) -> Problem:
-    return Problem(" › ".join([*within, f"{{env:{name}}}"]), "this environment variable is not set")
+    return filled, [*found, *(mentioned.not_set(name) for name in dict.fromkeys(missing))]
 
 
 def _unwrapped(raw: Any, path: Path) -> Mapping[str, Any]:
@@ -289,6 +263,10 @@ def _from_variables(path: Path, notices: list[str]) -> dict[str, Any]:
 
 def _from_environment(environment: Mapping[str, str], notices: list[str]) -> dict[str, Any]:
     found = {}
+    for name, option in legacy.LAUNCHER_NAMES.items():
+        if environment.get(name):
+            found[option] = environment[name]
+            notices.append(f"{option} comes from the environment variable {name}")
     for name, value in environment.items():
         option = name.removeprefix(ENVIRONMENT_PREFIX).lower()
         if not name.startswith(ENVIRONMENT_PREFIX) or name in _SELECTORS or not value:
@@ -306,61 +284,8 @@ def _from_environment(environment: Mapping[str, str], notices: list[str]) -> dic
 _SELECTORS = frozenset({*DEMO_VARIABLES, "SIMPLETUNER_ENVIRONMENT", "SIMPLETUNER_ENV", "SIMPLETUNER_CONFIG_BACKEND"})
 
 
-def _data_file(
-    flat: Mapping[str, Any], path: Path, environment: Mapping[str, str], folder: Path
-) -> tuple[tuple[DataEntry, ...], list[Problem]]:
-    named = flat.get("data_backend_config")
-    if not named:
-        return (), []
-    place = _located(str(named), path, folder)
-    if place is None:
-        return (), [_nowhere("data_backend_config", named, path, folder)]
-    try:
-        raw = files.read(place)
-    except ConfigError as error:
-        return (), [Problem(f"{place} › {problem.where}", problem.what) for problem in error.problems]
-    missing: list[str] = []
-    placeholders = {name: str(flat[name]) for name in ("model_family", "output_dir") if name in flat}
-    entries, found = read_entries(files.filled(raw, environment, missing), placeholders=placeholders)
-    return entries, [*found, *(_not_set(name, place.name) for name in dict.fromkeys(missing))]
-
-
 def _data_rules(entries: Sequence[DataEntry], wrong: Sequence[Problem], defaults: DataDefaults) -> list[Problem]:
     return check_entries(entries, defaults, complete=not wrong) if entries else []
-
-
-def _prompt_library(flat: dict[str, Any], path: Path, folder: Path) -> list[Problem]:
-    """Replace the library's path by the file it stands for, and see that prompts are in it."""
-    named = flat.get("user_prompt_library")
-    if not named:
-        return []
-    place = _located(str(named), path, folder)
-    if place is None:
-        return [_nowhere("user_prompt_library", named, path, folder)]
-    flat["user_prompt_library"] = str(place)
-    try:
-        library(place)
-    except ValueError as error:
-        return [Problem("user_prompt_library", str(error))]
-    return []
-
-
-def _lycoris_file(flat: dict[str, Any], path: Path, folder: Path) -> None:
-    """Replace the path of the LyCORIS settings by the file it stands for; a missing one is found by the rules."""
-    named = flat.get("lycoris_config") or lycoris_settings.DEFAULT_PATH
-    is_path = isinstance(named, str) and not named.strip().startswith("{")
-    if flat.get("lora_type") == "lycoris" and is_path and (place := _located(named, path, folder)):
-        flat["lycoris_config"] = str(place)
-
-
-def _located(named: str, path: Path, folder: Path) -> Path | None:
-    """A file that a config names: from the working directory, from beside the config, or from the packaged examples."""
-    places = (folder / Path(named).expanduser(), path.parent / named, selection.packaged(named))
-    return next((place for place in places if place is not None and place.is_file()), None)
-
-
-def _nowhere(option: str, named: object, path: Path, folder: Path) -> Problem:
-    return Problem(option, f"'{named}' exists neither in {folder} nor beside {path.name}")
 
 
 def _place(place: tuple[int | str, ...]) -> str:

@@ -7,6 +7,8 @@
   x DoesNotFit       out of memory; names the options that are not pulled yet
   x CheckpointError  a checkpoint is incomplete or from another run
   x TrainingError    the loss or a gradient is not a number any more
+  x Elsewhere        another process of the run has failed, and this one ends with it
+  x Stopped          somebody asked the run to stop; it can go on from its last checkpoint
   x PublishError     the Hub refused the upload; the files are safe on disk
 
 Anything else that is raised is a bug and keeps its traceback.
@@ -16,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from signal import Signals
 
 
 class SimpleTunerError(Exception):
@@ -61,6 +64,21 @@ class CheckpointError(SimpleTunerError):
 
 class TrainingError(SimpleTunerError):
     """Training cannot go on: the loss or a gradient is not a finite number."""
+
+
+class Elsewhere(SimpleTunerError):
+    """Another process of the run has failed and says why; this one ends with it."""
+
+
+class Stopped(SimpleTunerError):
+    """The run was asked to stop, by Ctrl-C or a signal; what it has learned is in a checkpoint."""
+
+    def __init__(self, signal: Signals, step: int, checkpoint: str) -> None:
+        self.signal = signal
+        super().__init__(
+            f"stopped after step {step} by {signal.name}; everything is in {checkpoint}. Start the same command again "
+            f"to go on from there."
+        )
 
 
 class PublishError(SimpleTunerError):

@@ -13,6 +13,16 @@ RENAMED: Mapping[str, str] = {
     "hub_model_name": "hub_model_id",
     "user_prompt_library_path": "user_prompt_library",
     "prompt_library": "user_prompt_library",
+    "timestep_sampling": "flow_timestep_sampling",
+    "sigmoid_scale": "flow_sigmoid_scale",
+    "discrete_flow_shift": "flow_schedule_shift",
+    "weighting_scheme": "flow_weighting_scheme",
+    "logit_mean": "flow_logit_mean",
+    "logit_std": "flow_logit_std",
+    "mode_scale": "flow_mode_scale",
+    "model_prediction_type": "flow_prediction_mode",
+    "ip_noise_gamma": "input_perturbation",
+    "ip_noise_gamma_random_strength": "input_perturbation_random",
 }
 """Keys that only have another name now."""
 
@@ -115,6 +125,15 @@ ENVIRONMENT_NAMES: Mapping[str, str] = {
 """Shell variables of a config.env, and the options they stand for."""
 
 
+LAUNCHER_NAMES: Mapping[str, str] = {
+    "TRAINING_NUM_PROCESSES": "num_processes",
+    "TRAINING_NUM_MACHINES": "num_machines",
+    "ACCELERATE_CONFIG_PATH": "accelerate_config",
+    "ACCELERATE_EXTRA_ARGS": "accelerate_extra_args",
+}
+"""Environment variables that said how training is launched, and the options they stand for."""
+
+
 def modernise(flat: Mapping[str, object]) -> tuple[dict[str, object], list[str]]:
     """Today's keys for those of older configs, and what there is to say about it."""
     modern: dict[str, object] = {}
@@ -125,7 +144,8 @@ def modernise(flat: Mapping[str, object]) -> tuple[dict[str, object], list[str]]
             if told is not None:
                 found, said = told
                 modern |= {name: one for name, one in found.items() if name not in flat}
-                notices.append(said)
+                lost = ", ".join(name for name in found if name in flat)
+                notices.append(f"{key} has no effect: {lost} is given too" if lost else said)
                 break
         else:
             modern[key] = value

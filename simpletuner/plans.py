@@ -3,38 +3,40 @@
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from functools import partial
-from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simpletuner import seeds
-from simpletuner.config import SECTIONS, RunConfig
+from simpletuner.config import RunConfig
 from simpletuner.data.dataset import Dataset
+from simpletuner.data.pace import Pace
 from simpletuner.data.sampler import Order
-from simpletuner.data.sources import DataBackend
-from simpletuner.models import memory_plans
-from simpletuner.models.adapters import planning
-from simpletuner.models.adapters.adapter import Adapter
+from simpletuner.models import controlling, memory_plans
+from simpletuner.models.adapters import planning, text_planning
+from simpletuner.models.adapters.adapter import AdapterPlan
+from simpletuner.models.adapters.formats.neutral import CONTROLNET, TRANSFORMER
 from simpletuner.models.assemble import Assembly
 from simpletuner.models.assistant import Assistant
 from simpletuner.models.families import FAMILIES
-from simpletuner.models.family import Compute, Denoiser, LatentCodec, TextEncoder, TextSettings, Weights
+from simpletuner.models.family import Compute, Controlled, Denoiser, LatentCodec, TextEncoder, TextSettings, Weights
 from simpletuner.models.flavours import Flavoured
 from simpletuner.models.kept import Kept
 from simpletuner.models.kept import recipe as kept_recipe
 from simpletuner.models.precision import kept, recipe, workplace
 from simpletuner.models.precision import packing as packing_of
-from simpletuner.models.sources import fingerprint, is_folder, looks_like_path
+from simpletuner.models.sources import fingerprint
+from simpletuner.models.trained import Trained
 from simpletuner.models.tread import Route
-from simpletuner.training import checkpoint, optimizers
-from simpletuner.training.metadata import Images, Session, modelspec, session
+from simpletuner.training import checkpoint, optimizers, update_plans
+from simpletuner.training.objective import choosing
 from simpletuner.training.runtime import Runtime
+from simpletuner.training.saving import RESOLVED_CONFIG
+from simpletuner.training.schedule import Schedule
 from simpletuner.training.schedules import LearningRate
-from simpletuner.training.trainer import RESOLVED_CONFIG, Schedule
+from simpletuner.training.texts import Texts
 
 if TYPE_CHECKING:
     import torch
@@ -60,23 +62,6 @@ def seed_of_run(config: RunConfig, resume_from: Path | None) -> int:
     return seeds.fresh()
 
 
-def changes_since(config: RunConfig, resume_from: Path | None) -> list[str]:
-    """What decides the outcome of training and is different now from when a checkpoint was made."""
-    if resume_from is None:
-        return []
-    then = json.loads(checkpoint.read(resume_from, RESOLVED_CONFIG))
-    now = json.loads(config.dump())
-    keys = [key for name in _DECISIVE for key in SECTIONS[name].model_fields if key not in _LENGTH]
-    found = [f"{key} was {then.get(key)!r}, is {now[key]!r}" for key in keys if then.get(key) != now[key]]
-    if then.get("data_backends") != now["data_backends"]:
-        found.append("the data sets")
-    return found
-
-
-_DECISIVE = ("model", "precision", "adapter", "routing", "duration", "optimization", "objective", "data_defaults")
-_LENGTH = frozenset({"max_train_steps", "num_train_epochs"})
-
-
 def codec_compute(config: RunConfig, runtime: Runtime) -> Compute:
     """Where and how exactly images are encoded and decoded."""
     import torch
@@ -85,14 +70,17 @@ def codec_compute(config: RunConfig, runtime: Runtime) -> Compute:
     return Compute(runtime.device, dtype)
 
 
-def codec(config: RunConfig, runtime: Runtime) -> Callable[[], AbstractContextManager[LatentCodec]]:
-    """Opens the image encoder and decoder."""
+def codec(
+    config: RunConfig, runtime: Runtime, *, tiled: bool = False
+) -> Callable[[], AbstractContextManager[LatentCodec]]:
+    """Opens the image encoder and decoder; `tiled` where memory does not suffice for whole pictures."""
     return partial(
         family(config).codec,
         config.model.weights(),
         codec_compute(config, runtime),
-        tiling=config.memory.vae_enable_tiling,
+        tiling=config.memory.vae_enable_tiling or tiled,
         slicing=config.memory.vae_enable_slicing,
+        offload=memory_plans.offload_of_codec(config.memory),
     )
 
 
@@ -109,6 +97,7 @@ def text_settings(config: RunConfig) -> TextSettings:
         config.objective.tokenizer_max_length,
         config.objective.t5_padding,
         pack_via=config.precision.quantize_via,
+        offload=memory_plans.offload_of_encoders(config.memory),
     )
 
 
@@ -137,25 +126,30 @@ def name_of_base(config: RunConfig, runtime: Runtime) -> str:
     transformer = fingerprint(weights.transformer, weights.transformer_subfolder, weights.revision)
     parts = (transformer, recipe(precision(config)), text_recipe(config, runtime))
     merged = [f"{one.path}:{one.strength}" for one in planning.base_adapters(config.adapter)]
-    assistant = _assistant(config)
-    helped = [f"assistant {assistant}"] if assistant else []
+    helper = assistant(config)
+    helped = [f"assistant {helper}"] if helper else []
     masked = ["masked prompt"] if config.objective.flux_attention_masked_training else []
-    return "/".join((*parts, *merged, *helped, *masked, latent_recipe(config, runtime)))
+    other = config.model.controlnet_model_name_or_path
+    steered = [f"controlnet {fingerprint(other, controlling.KIND, None) if other else other}"]
+    steered = steered if config.model.controlnet else []
+    return "/".join((*parts, *merged, *helped, *masked, *steered, latent_recipe(config, runtime)))
 
 
 def denoiser(config: RunConfig, runtime: Runtime) -> Denoiser:
-    """The frozen base network."""
+    """The base network, in the precision in which it is kept or trained."""
     weights = config.model.weights()
+    trained = Compute(runtime.device, _adapter_dtype(config, runtime))
     return family(config).denoiser(
         weights,
-        runtime.compute,
+        trained if config.model.trains_base else runtime.compute,
         pack=packing(config, runtime),
         masks_prompt=config.objective.flux_attention_masked_training,
+        follows=config.model.control,
         kept=kept_base(config, runtime, weights),
     )
 
 
-def _assistant(config: RunConfig) -> Assistant | None:
+def assistant(config: RunConfig) -> Assistant | None:
     """The helping adapter, when there is one."""
     options = config.adapter
     if options.assistant_lora_path is None or options.disable_assistant_lora:
@@ -164,14 +158,22 @@ def _assistant(config: RunConfig) -> Assistant | None:
     return Assistant(options.assistant_lora_path, *strengths)
 
 
-def assembly(config: RunConfig, runtime: Runtime) -> Assembly:
-    """What is done to the base network."""
+def texts(config: RunConfig, runtime: Runtime) -> Texts | None:
+    """The text encoders that are trained, loaded to stay, when there are any."""
+    opening, wanted = family(config).open_text, text_planning.wanted(config.adapter)
+    if opening is None or not wanted:
+        return None
+    return Texts(opening(config.model.weights(), text_settings(config), runtime.compute, wanted=wanted), runtime)
+
+
+def assembly(config: RunConfig, runtime: Runtime, learned: Texts | None = None) -> Assembly:
+    """What is done to the base network, and to the text encoders that are trained with it."""
     tread = config.routing.tread_config
     routes = tread.routes if tread else ()
     return Assembly(
         precision=precision(config),
         pack_on=workplace(config.precision.quantize_via, runtime.device),
-        adapter=planning.plan(config.adapter),
+        adapter=_adapter(config, learned),
         adapter_dtype=_adapter_dtype(config, runtime),
         device=runtime.device,
         recompute=memory_plans.recompute(config.memory),
@@ -182,15 +184,36 @@ def assembly(config: RunConfig, runtime: Runtime) -> Assembly:
         routes=[Route(one.start_layer_idx, one.end_layer_idx, one.selection_ratio) for one in routes],
         seed=seeds.derive(runtime.seed, "adapter"),
         base_adapters=planning.base_adapters(config.adapter),
-        assistant=_assistant(config),
+        assistant=assistant(config),
         dtype=runtime.compute.dtype,
+        control=_control(config, runtime),
     )
 
 
-def parameter_groups(config: RunConfig, adapter: Adapter) -> list[dict[str, Any]]:
+def _adapter(config: RunConfig, learned: Texts | None) -> AdapterPlan | None:
+    """What is trained beside frozen weights, unless these are trained themselves."""
+    part = CONTROLNET if config.model.controlnet else TRANSFORMER
+    if config.model.model_type == "full":
+        return None
+    own = planning.plan(config.adapter, part, controlling.targets(config.model))
+    return text_planning.joined(own, learned.parts if learned else (), config.adapter)
+
+
+def _control(config: RunConfig, runtime: Runtime) -> Callable[[Denoiser], Controlled] | None:
+    """Puts a ControlNet beside the network, when there is one: packed like it, unless its own weights are trained."""
+    chosen, opening = controlling.plan(config.model), family(config).controlled
+    if chosen is None or opening is None:
+        return None
+    is_whole = config.model.model_type == "full"
+    compute = Compute(runtime.device, _adapter_dtype(config, runtime)) if is_whole else runtime.compute
+    pack = None if is_whole else packing(config, runtime)
+    return partial(opening, weights=config.model.weights(), plan=chosen, compute=compute, pack=pack)
+
+
+def parameter_groups(config: RunConfig, trained: Trained) -> list[dict[str, Any]]:
     """The trained weights for the optimizer; `factor` is what the learning rate of a group is multiplied by."""
-    rate = config.optimization.learning_rate
-    return [{"params": list(one.parameters.values()), "factor": one.factor(rate)} for one in adapter.groups()]
+    rate = update_plans.measure(config.optimization)
+    return [{"params": list(one.parameters.values()), "factor": one.factor(rate)} for one in trained.groups()]
 
 
 def packing(config: RunConfig, runtime: Runtime) -> Callable[[nn.Module], None] | None:
@@ -210,35 +233,49 @@ def kept_base(config: RunConfig, runtime: Runtime, weights: Weights) -> Kept | N
 
 
 def _adapter_dtype(config: RunConfig, runtime: Runtime) -> torch.dtype:
-    """Trained weights are float32, but for the optimizer that was made for bf16 ones."""
+    """Trained weights are float32, but for an optimizer that was made for bf16 ones."""
     import torch
 
-    return runtime.compute.dtype if config.optimization.optimizer == "adamw_bf16" else torch.float32
+    keeps_half = optimizers.OPTIMIZERS[config.optimization.optimizer].keeps_half
+    return runtime.compute.dtype if keeps_half else torch.float32
 
 
-def order(config: RunConfig, datasets: Sequence[Dataset], runtime: Runtime) -> Order:
+def pace(config: RunConfig, runtime: Runtime, resume_from: Path | None = None) -> Pace:
+    """How many batches the steps take: up to a checkpoint as in the run that made it, and from there on as now."""
+    now = config.duration.gradient_accumulation_steps * runtime.processes
+    if resume_from is None:
+        return Pace.steady(now)
+    state = json.loads(checkpoint.read(resume_from, checkpoint.STATE))
+    then = json.loads(checkpoint.read(resume_from, RESOLVED_CONFIG))
+    # A checkpoint from before several processes were served does not say how many batches its steps took.
+    before = Pace.read(state.get("pace", [(0, then["gradient_accumulation_steps"])]), state.get("parts", 1))
+    whole = then.get("train_batch_size", 1) * before.parts
+    parts, rest = divmod(whole, config.duration.train_batch_size)
+    parted = None if rest else before.parted(parts)
+    return (parted or Pace(before.stretches)).changed(int(state["global_step"]), now)
+
+
+def order(config: RunConfig, datasets: Sequence[Dataset], runtime: Runtime, pace_of_run: Pace | None = None) -> Order:
     """The order in which images are used."""
     return Order(
         datasets,
         seed=runtime.seed,
         sampling=config.data_defaults.data_backend_sampling,
-        batches_per_step=config.duration.gradient_accumulation_steps * runtime.processes,
+        pace=pace_of_run or pace(config, runtime),
     )
 
 
 def schedule(config: RunConfig, order: Order) -> Schedule:
     """How long the run is, and when it does what."""
-    accumulation = config.duration.gradient_accumulation_steps
     whole = order.batches_in(config.duration.num_train_epochs or 1)
-    total = config.duration.max_train_steps or math.ceil(whole / accumulation)
+    total = config.duration.max_train_steps or order.pace.steps_for(whole)
     order.check_length(total)
     return Schedule(
         total_steps=total,
-        epochs=order.epoch_of(total * accumulation - 1) + 1,
-        accumulation=accumulation,
-        checkpoint_every=config.checkpoints.checkpoint_step_interval,
-        validate_every=config.validation.validation_step_interval,
+        epochs=order.epoch_of(order.pace.batch_of(total) - 1) + 1,
+        accumulation=config.duration.gradient_accumulation_steps,
         evaluate_every=_evaluate_every(config, order),
+        release_every=config.memory.accelerator_cache_clear_interval or 0,
     )
 
 
@@ -250,103 +287,23 @@ def _evaluate_every(config: RunConfig, order: Order) -> int:
     if options.eval_epoch_interval is None:
         return 0
     batches = order.batches_in(options.eval_epoch_interval)
-    return max(batches // config.duration.gradient_accumulation_steps, 1)
+    return max(batches // order.pace.now, 1)
 
 
 def learning_rate(config: RunConfig, schedule: Schedule, runtime: Runtime) -> LearningRate:
     """The learning rate at every step."""
-    options = config.optimization
-    factor = config.duration.train_batch_size * schedule.accumulation * runtime.processes
-    peak = options.learning_rate
-    if options.lr_scale:
-        peak *= math.sqrt(factor) if options.lr_scale_sqrt else factor
-    return LearningRate(
-        name=options.lr_scheduler,
-        peak=peak,
-        end=options.lr_end,
-        warmup_steps=options.lr_warmup_steps,
-        total_steps=schedule.total_steps,
-        power=options.lr_power,
-    )
+    images = config.duration.train_batch_size * schedule.accumulation * runtime.processes
+    return update_plans.learning_rate(config.optimization, total_steps=schedule.total_steps, images_per_step=images)
 
 
 def optimizer_settings(config: RunConfig, rate: LearningRate) -> optimizers.Settings:
     """What the optimizer is made with."""
-    options = config.optimization
-    return optimizers.Settings(
-        rate.peak, options.optimizer_beta1, options.optimizer_beta2, dict(options.optimizer_config or {})
-    )
+    return update_plans.settings(config.optimization, rate.peak)
 
 
 def noise_shift(config: RunConfig, height: int, width: int) -> float:
     """The noise shift for latents of this height and width."""
-    if config.objective.flow_schedule_auto_shift:
+    how = choosing.shifting(config.objective)
+    if how == "automatic":
         return family(config).automatic_shift(height, width)
-    return config.objective.flow_schedule_shift or 1.0
-
-
-def levers(config: RunConfig) -> tuple[str, ...]:
-    """Options that save memory and are not used, cheapest first."""
-    offered = {
-        "gradient_checkpointing: true": not config.memory.gradient_checkpointing,
-        "base_model_precision: int8-quanto": config.precision.base_model_precision == "no_change",
-        "base_model_precision: nf4-bnb": config.precision.base_model_precision == "int8-quanto",
-        "a smaller train_batch_size with more gradient_accumulation_steps": config.duration.train_batch_size > 1,
-        "optimizer: bnb-adamw8bit": config.optimization.optimizer in {"adamw", "torch-adamw", "bnb-adamw"},
-        "a tread_config": config.routing.tread_config is None,
-        "blocks_to_swap: 18": memory_plans.offload(config.memory) is None,
-        "a smaller lora_rank": config.adapter.lora_rank > 16,
-        "a smaller resolution": True,
-    }
-    return tuple(lever for lever, helps in offered.items() if helps)
-
-
-def triggers(config: RunConfig) -> list[str]:
-    """The words that the adapter listens to."""
-    own = [prompt for entry in config.data if isinstance(entry, DataBackend) for prompt in entry.instance_prompt or ()]
-    return list(dict.fromkeys([*config.data_defaults.instance_prompt, *own]))
-
-
-def metadata(
-    config: RunConfig, sources: Weights, datasets: Sequence[Dataset], schedule: Schedule, seed: int
-) -> dict[str, str]:
-    """What the adapter file says about itself."""
-    largest = str(max(record.placement.bucket for dataset in datasets for record in dataset.records))
-    is_private = config.publishing.private_metadata
-    spec = modelspec(
-        architecture=family(config).architecture(sources),
-        title=config.tracking.tracker_run_name,
-        resolution=largest,
-        triggers=triggers(config),
-        comment=config.publishing.modelspec_comment,
-        is_private=is_private,
-    )
-    run = Session(
-        name=config.tracking.tracker_run_name,
-        base=_public_name(sources.transformer),
-        rank=config.adapter.lora_rank,
-        alpha=config.adapter.lora_alpha or config.adapter.lora_rank,
-        steps=schedule.total_steps,
-        batch_size=config.duration.train_batch_size,
-        accumulation=schedule.accumulation,
-        learning_rate=config.optimization.learning_rate,
-        optimizer=config.optimization.optimizer,
-        schedule=config.optimization.lr_scheduler,
-        warmup=config.optimization.lr_warmup_steps,
-        seed=seed,
-        precision=config.precision.mixed_precision,
-        resolution=largest,
-        images=[_images(dataset) for dataset in datasets],
-    )
-    return {**spec, **session(run, is_private=is_private)}
-
-
-def _images(dataset: Dataset) -> Images:
-    # Reading millions of captions would hold up the start; the first ones say which tags are frequent.
-    captions = (caption for record in islice(dataset.records, 10_000) for caption in record.captions)
-    return Images(dataset.id, len(dataset.records), dataset.repeats + 1, dataset.regularise, captions)
-
-
-def _public_name(source: str) -> str:
-    """An id on the Hub as it is, and of a path only the last part: the rest is nobody's business."""
-    return Path(source).name if is_folder(source) or looks_like_path(source) else source
+    return (config.objective.flow_schedule_shift or 1.0) if how == "static" else 1.0

@@ -100,11 +100,35 @@ class ImagesSaved(Event):
 
 
 @dataclass(frozen=True)
+class PreviewDrawn(Event):
+    """A small picture shows what a validation picture is expected to become, after one of the steps it takes."""
+
+    step: int
+    prompt: str
+    number: int
+    steps: int
+    path: str
+
+
+@dataclass(frozen=True)
+class Scored(Event):
+    """Validation pictures were compared with their prompts: a score for each, and what is told of all."""
+
+    step: int
+    scores: Mapping[str, float]
+    summary: Mapping[str, float]
+
+
+@dataclass(frozen=True)
 class Evaluated(Event):
-    """The loss was measured on eval data sets; `losses` holds the mean of each by its id."""
+    """The loss was measured on eval data sets; `losses` holds the mean of each by its id.
+
+    With a chance of 95 %, the mean over all images of that kind is within `margins` of it.
+    """
 
     step: int
     losses: Mapping[str, float]
+    margins: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,6 +149,13 @@ class Published(Event):
 @dataclass(frozen=True)
 class Failed(Event):
     """The run ended with an error."""
+
+    message: str
+
+
+@dataclass(frozen=True)
+class Paused(Event):
+    """The run ended because somebody asked it to; it can go on from its last checkpoint."""
 
     message: str
 

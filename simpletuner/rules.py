@@ -2,24 +2,32 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
+from functools import partial
 from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from simpletuner import idle, seeing
 from simpletuner.data.checks import among_pictures
 from simpletuner.data.entries import where
-from simpletuner.data.generators.expansion import expand
 from simpletuner.data.sources import DataBackend
 from simpletuner.errors import Problem
-from simpletuner.models import families, memory_plans
-from simpletuner.models.adapters import planning
+from simpletuner.models import block_numbers, families, memory_plans
+from simpletuner.models.adapters import planning, text_planning
 from simpletuner.models.attention import ATTENTIONS
 from simpletuner.models.families import FAMILIES
 from simpletuner.models.memory_plans import Circumstances
 from simpletuner.models.precision import activation_problem, full_training_problem, missing_package
-from simpletuner.models.references import KINDS
 from simpletuner.models.sources import wrong_with
+from simpletuner.training import crew as crews
+from simpletuner.training import save_plans, update_plans
+from simpletuner.training.guards import SKIP
+from simpletuner.training.objective import together
+from simpletuner.training.optimizers import OPTIMIZERS
+from simpletuner.training.trackers import missing
+from simpletuner.training.wrong_pictures import idle_pictures, skipped, unread, wrong_pictures
 
 if TYPE_CHECKING:
     from simpletuner.config import RunConfig
@@ -31,19 +39,30 @@ def check(config: RunConfig) -> list[Problem]:
     return [
         *_weights(config),
         *_publishing(config),
-        *routes(config.routing),
+        *missing(config.tracking.report_to),
+        *(list(routes(config.routing)) or _blocks_named(config)),
         *_targets(config),
         *memory_plans.conflicts(config.memory, circumstances(config)),
-        *planning.conflicts(config.adapter, config.precision.base_model_precision),
-        *_conditions(config),
+        *_adapter(config),
+        *seeing.problems(config),
         *families.unmet(config.model.model_family, config.model.model_flavour, config.flat()),
-        *_references(config),
         *_masks(config),
+        *_objective(config),
         *_precision(config),
+        *update_plans.conflicts(config.optimization),
         *_fused(config),
+        *_processes(config),
         *_folders(config),
         *_evaluation(config),
+        *wrong_pictures(
+            config.validation,
+            is_shown_pictures=_is_shown_pictures(config),
+            fills=families.fills(config.model.model_family, config.model.model_flavour),
+            has_adapter=config.model.model_type == "lora",
+        ),
+        *skipped(config.validation, partial(FAMILIES[config.model.model_family].block_counts, config.model.weights())),
         *_early_end(config),
+        *save_plans.conflicts(config.run, config.checkpoints, config.ema),
     ]
 
 
@@ -54,17 +73,32 @@ def _weights(config: RunConfig) -> Iterator[Problem]:
         "pretrained_vae_model_name_or_path",
         "pretrained_t5_model_name_or_path",
         "text_encoder_path",
+        "controlnet_model_name_or_path",
     ):
         source = config.model.__dict__[option]
         if source is not None and (wrong := wrong_with(source)):
             yield Problem(option, wrong)
-    yield from FAMILIES[config.model.model_family].missing(config.model.weights())
+    yield from FAMILIES[config.model.model_family].missing(config.model.weights(), follows=config.model.control)
 
 
 def _publishing(config: RunConfig) -> Iterator[Problem]:
-    named = config.publishing.hub_model_id
-    if config.publishing.push_to_hub and named and "://" in named:
+    options, named = config.publishing, config.publishing.hub_model_id
+    if not options.push_to_hub:
+        return
+    if named and "://" in named:
         yield Problem("hub_model_id", f"'{named}' is an address; give the id alone, such as you/my-lora")
+    elif not _REPOSITORY.fullmatch(named or config.tracking.tracker_project_name):
+        what = "cannot be the name of a repository; use letters, digits, - . and _, as in you/my-lora"
+        yield Problem(
+            "hub_model_id", f"'{named}' {what}" if named else f"is not set, and the name of the project {what}"
+        )
+    if options.hub_branch and not _BRANCH.fullmatch(options.hub_branch):
+        yield Problem("hub_branch", f"'{options.hub_branch}' cannot be a branch; use letters, digits, - . / and _")
+
+
+_PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
+_REPOSITORY = re.compile(rf"(?:{_PART}/)?{_PART}")
+_BRANCH = re.compile(r"(?!.*(?:\.\.|//))[\w][\w./-]*(?<![./])")
 
 
 def routes(options: Routing) -> Iterator[Problem]:
@@ -91,6 +125,11 @@ def _share_blocks(one: TreadRoute, other: TreadRoute) -> bool:
     return is_comparable and max(starts) <= min(ends)
 
 
+def _blocks_named(config: RunConfig) -> Iterator[Problem]:
+    counts = partial(FAMILIES[config.model.model_family].block_counts, config.model.weights())
+    return block_numbers.problems(config.model, config.adapter, config.routing, counts)
+
+
 def _targets(config: RunConfig) -> Iterator[Problem]:
     adapter = config.adapter
     if adapter.peft_lora_target_modules is not None and not adapter.peft_lora_target_modules:
@@ -101,45 +140,43 @@ def circumstances(config: RunConfig) -> Circumstances:
     """What memory options depend on in other sections."""
     return Circumstances(
         is_packed=config.precision.base_model_precision != "no_change",
-        trains_weights=config.model.model_type == "full",
+        trains_weights=config.model.trains_base,
         reads_weights=config.adapter.use_dora or config.adapter.lora_type == "lycoris",
         joins_projections=config.adapter.fuse_qkv_projections,
         routes_tokens=config.routing.tread_config is not None,
+        has_controlnet=config.model.controlnet,
+        trains_text=config.adapter.train_text_encoder,
+        blocks=_blocks(config),
     )
 
 
-def _conditions(config: RunConfig) -> Iterator[Problem]:
-    """Conditioning data sets that nothing in the model can take."""
-    if families.takes_references(config.model.model_family, config.model.model_flavour):
-        return
-    for entry in expand(config.data)[0]:
-        if isinstance(entry, DataBackend) and entry.conditioning_type in _TAKEN_BY:
-            yield Problem(
-                where(entry, "conditioning_type"),
-                f"'{entry.conditioning_type}' is for {_TAKEN_BY[entry.conditioning_type]}, which is not served yet; "
-                f"leave these images out",
-            )
+def _blocks(config: RunConfig) -> tuple[int, ...]:
+    """How many blocks there are, looked up only where it matters; those of a ControlNet are never moved."""
+    if not memory_plans.counts_blocks(config.memory):
+        return ()
+    return FAMILIES[config.model.model_family].block_counts(config.model.weights())
 
 
-def _references(config: RunConfig) -> Iterator[Problem]:
-    """Pictures to look at for a model that cannot, none for one that has to, and such that make no batch."""
-    model = config.model
-    given = [one for one in expand(config.data)[0] if isinstance(one, DataBackend) and one.conditioning_type in KINDS]
-    if families.takes_references(model.model_family, model.model_flavour):
-        if not given:
-            yield Problem(
-                "model_flavour",
-                f"'{model.model_flavour}' changes pictures, and no data set has any to start from; add one with "
-                f"conditioning_type reference_strict, or use the flavour dev",
-            )
-        return
-    for entry in given:
-        if entry.conditioning_type in _TAKEN_BY:
-            continue
-        yield Problem(
-            where(entry, "conditioning_type"),
-            f"'{entry.conditioning_type}' is for model_flavour kontext; set that, or leave these images out",
+def _adapter(config: RunConfig) -> Iterator[Problem]:
+    """Options about an adapter that do not go together, and what needs one, or a base that stays as it is."""
+    if config.model.model_type == "lora":
+        yield from planning.conflicts(config.adapter, config.precision.base_model_precision)
+        is_served = FAMILIES[config.model.model_family].open_text is not None
+        precisions = (config.precision.text_encoder_1_precision, config.precision.text_encoder_2_precision)
+        yield from text_planning.conflicts(
+            config.adapter, is_served=is_served, has_controlnet=config.model.controlnet, precisions=precisions
         )
+        return
+    yield from planning.without_adapter(config.adapter)
+    for entry in config.data if config.model.trains_base else ():
+        if not isinstance(entry, DataBackend) or entry.regularisation_mode != "parent":
+            continue
+        if entry.is_regularisation_data:
+            yield Problem(
+                where(entry, "is_regularisation_data"),
+                "is learned from what the base model answers, which is gone after the first step of model_type full; "
+                "leave it out to train on these images as on all others, or use model_type lora",
+            )
 
 
 def _masks(config: RunConfig) -> Iterator[Problem]:
@@ -148,6 +185,18 @@ def _masks(config: RunConfig) -> Iterator[Problem]:
     hides = config.objective.flux_attention_masked_training or families.masks_prompts(config.model.model_family)
     if hides and not ATTENTIONS[chosen].takes_masks:
         yield Problem("attention_mechanism", f"'{chosen}' cannot hide the padding of prompts; use diffusers")
+
+
+def _objective(config: RunConfig) -> Iterator[Problem]:
+    """What is trained towards, and data sets whose noise levels are moved although they are not drawn."""
+    yield from together.conflicts(config.objective)
+    wrong = together.offset_problem(config.objective)
+    for entry in config.data:
+        if isinstance(entry, DataBackend) and entry.timestep_sampling_offset:
+            is_trained = entry.dataset_type == "image"
+            what = wrong if is_trained else f"is for images to train on, and this is {entry.dataset_type}; leave it out"
+            if what:
+                yield Problem(where(entry, "timestep_sampling_offset"), what)
 
 
 def _folders(config: RunConfig) -> Iterator[Problem]:
@@ -161,13 +210,26 @@ def _folders(config: RunConfig) -> Iterator[Problem]:
 def _fused(config: RunConfig) -> Iterator[Problem]:
     """Updates inside the backward pass, with what needs all gradients at once."""
     options = config.optimization
-    if not options.fused_backward_pass:
+    if not options.updates_in_backward:
         return
+    name = update_plans.fused(options)
     if config.duration.gradient_accumulation_steps > 1:
-        yield Problem("fused_backward_pass", "needs gradient_accumulation_steps 1; set that, or leave it out")
+        yield Problem(name, "needs gradient_accumulation_steps 1; set that, or leave it out")
     if options.max_grad_norm > 0 and options.grad_clip_method != "value":
         what = "cannot know the norm of all gradients; set grad_clip_method to value, or max_grad_norm to 0"
-        yield Problem("fused_backward_pass", what)
+        yield Problem(name, what)
+    if options.non_finite_action == SKIP:
+        what = "cannot leave out a step that changed the weights while gradients were made; set it to stop"
+        yield Problem("non_finite_action", f"{what}, or leave out {name}")
+
+
+def _processes(config: RunConfig) -> Iterator[Problem]:
+    """Processes that cannot be started, and what a run on several of them cannot do."""
+    wrong = list(crews.problems(config.distributed))
+    yield from wrong
+    if not wrong and config.optimization.updates_in_backward and crews.crew(config.distributed).num_processes > 1:
+        name = update_plans.fused(config.optimization)
+        yield Problem(name, "cannot wait for the gradients of other processes; set num_processes to 1")
 
 
 def _precision(config: RunConfig) -> Iterator[Problem]:
@@ -179,7 +241,7 @@ def _precision(config: RunConfig) -> Iterator[Problem]:
     wanted = options.quantize_activations
     if said := activation_problem(options.base_model_precision, activations=wanted):
         yield Problem("quantize_activations", said)
-    if config.model.model_type == "full" and (said := full_training_problem(options.base_model_precision)):
+    if config.model.trains_base and (said := full_training_problem(options.base_model_precision)):
         yield Problem("base_model_precision", said)
 
 
@@ -194,6 +256,12 @@ def _evaluation(config: RunConfig) -> Iterator[Problem]:
     for option in ("eval_steps_interval", "eval_epoch_interval"):
         if options.__dict__[option] is not None and not known:
             yield Problem(option, "there is no data set of dataset_type eval to measure the loss on; add one")
+
+
+def _is_shown_pictures(config: RunConfig) -> bool:
+    """Whether the model looks at pictures besides the prompt."""
+    model = config.model
+    return model.controlnet or model.control or families.takes_references(model.model_family, model.model_flavour)
 
 
 def _early_end(config: RunConfig) -> Iterator[Problem]:
@@ -216,7 +284,16 @@ def remarks(config: RunConfig) -> Iterator[str]:
     """What has no effect as the options stand together."""
     yield from memory_plans.remarks(config.memory)
     yield from planning.notices(config.adapter)
+    yield from text_planning.remarks(config.adapter)
+    yield from update_plans.remarks(config.optimization)
+    yield from _rates(config)
+    yield from save_plans.remarks(config.run, config.checkpoints, config.ema)
+    yield from together.remarks(config.objective)
+    yield from _unread(config)
     options = config.validation
+    yield from unread(options)
+    yield from idle_pictures(options)
+    yield from idle.remarks(config)
     has_data = any(isinstance(entry, DataBackend) and entry.dataset_type == "eval" for entry in config.data)
     for option in ("num_eval_images", "eval_timesteps", "eval_dataset_pooling"):
         if not has_data and options.__dict__[option] != type(options).model_fields[option].default:
@@ -230,6 +307,35 @@ def remarks(config: RunConfig) -> Iterator[str]:
     yield from _too_late(config)
 
 
+def _unread(config: RunConfig) -> Iterator[str]:
+    """Options that were changed although no model of the family reads them."""
+    sections = (config.precision, config.objective, config.validation)
+    for name, why in FAMILIES[config.model.model_family].unread.items():
+        for section in sections:
+            field = type(section).model_fields.get(name)
+            if field is not None and section.__dict__[name] != field.default:
+                yield f"{name} has no effect: {why}"
+
+
+def _rates(config: RunConfig) -> Iterator[str]:
+    """Learning rates that are not what they seem to be, and averages of averages."""
+    options = config.optimization
+    recipe = OPTIMIZERS.get(options.optimizer)
+    if recipe is None:  # not served, which is said elsewhere
+        return
+    adapter = config.adapter
+    has_own = {
+        "text_encoder_lr": bool(text_planning.wanted(adapter) and adapter.text_encoder_lr),
+        "lr in lora_layers": any(one.lr is not None for one in adapter.lora_layers),
+    }
+    if said := update_plans.as_factors(options):
+        yield from (f"{name} {said}" for name, is_given in has_own.items() if is_given)
+    if config.duration.max_train_steps:
+        yield from update_plans.too_long(options, config.duration.max_train_steps)
+    if config.ema.use_ema and recipe.averages:
+        yield f"use_ema averages once more: optimizer {options.optimizer} keeps an average already; leave it out"
+
+
 def _too_late(config: RunConfig) -> Iterator[str]:
     """Data sets that start after the run has ended, where its length is known."""
     steps, epochs = config.duration.max_train_steps or inf, config.duration.num_train_epochs or inf
@@ -240,9 +346,5 @@ def _too_late(config: RunConfig) -> Iterator[str]:
             elif entry.start_epoch >= epochs + 1:
                 yield f"{where(entry)} is not used: it starts in epoch {entry.start_epoch} of {epochs:g}"
 
-
-_TAKEN_BY = {
-    "controlnet": "controlnet: true",
-}
 
 _TO_MEASURE = "set eval_steps_interval to measure the loss on it"

@@ -6,9 +6,12 @@ OPTIONS.md, the JSON Schema and the hints in error messages are all derived from
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
+from enum import Enum
 from os.path import expanduser
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Generic, TypeVar, get_args, get_origin
@@ -45,6 +48,14 @@ class NoEffect:
     why: str
 
 
+class IfChanged(Enum):
+    """What follows when an option is another one than in the run that made the checkpoint; also a mark of an option."""
+
+    FINE = "goes on without a word"
+    TOLD = "goes on, and says that it is not the run any more that it would have been"
+    REFUSED = "does not go on"
+
+
 def belongs_to(option: str) -> NoEffect:
     """Marks an option that only acts together with another one, which is not served yet."""
     return NoEffect(f"it belongs to {option}, which is not served yet")
@@ -65,6 +76,9 @@ class Section(BaseModel):
 
     not_yet: ClassVar[str] = ""
     """Set by a section that is known but not served yet as a whole: the nearest way that is served."""
+
+    if_changed: ClassVar[IfChanged] = IfChanged.FINE
+    """What follows for a run that goes on from a checkpoint when an option of this section was changed."""
 
     @model_validator(mode="before")
     @classmethod
@@ -96,11 +110,26 @@ def _keeps_blanks(field: FieldInfo) -> bool:
 class Named(Mapping[str, T], Generic[T]):
     """A fixed table of things of one kind. The name is what a user writes in JSON."""
 
-    def __init__(self, noun: str, entries: Mapping[str, T], later: Mapping[str, str] | None = None) -> None:
-        """`later` lists names that are known but not served yet, each with the nearest served name."""
+    def __init__(
+        self,
+        noun: str,
+        entries: Mapping[str, T],
+        later: Mapping[str, str] | None = None,
+        aliases: Mapping[str, str] | None = None,
+    ) -> None:
+        """Keep a table.
+
+        Args:
+            noun: What the entries are, in messages.
+            entries: The things by name.
+            later: Names that are known but not served yet, each with the nearest served name.
+            aliases: Other programs' names, in which case does not matter, each with ours.
+        """
         self.noun = noun
         self.later = dict(later or {})
+        self.aliases = dict(aliases or {})
         self._entries = dict(entries)
+        self._by_small_letters = {name.lower(): ours for name, ours in self.aliases.items()}
 
     def __getitem__(self, name: str) -> T:
         return self._entries[name]
@@ -118,20 +147,33 @@ class Named(Mapping[str, T], Generic[T]):
         return id(self)
 
     def summary(self, name: str) -> str:
-        """First line of the entry's docstring: the text shown in help, docs and the web form."""
-        return (self[name].__doc__ or "").strip().partition("\n")[0]
+        """First line of the entry's docstring and its other names: the text shown in help, docs and the web form."""
+        said = (self[name].__doc__ or "").strip().partition("\n")[0]
+        others = ", ".join(alias for alias, ours in self.aliases.items() if ours == name)
+        return f"{said} Also called {others}." if others else said
 
     def check(self, value: Any) -> str:
-        """The name itself when it is known; otherwise an error that names the nearest one."""
+        """Our name, when the name is known; otherwise an error that names the nearest one."""
         name = str(value).strip()
         if name in self or name in self.later:
             return name
+        if ours := self._by_small_letters.get(name.lower()):
+            return ours
         hint = did_you_mean(name, self) or did_you_mean(name, self.later)
         raise PydanticCustomError(
             "unknown_choice",
             "no {noun} is called '{name}'; {hint}the choices are {names}",
-            {"noun": self.noun, "name": name, "hint": hint, "names": ", ".join(self)},
+            {"noun": self.noun, "name": name, "hint": hint, "names": self._names()},
         )
+
+    def _names(self) -> str:
+        """All names, or the first of very many."""
+        names = list(self)
+        more = len(names) - _MOST
+        return ", ".join(names) if more <= 0 else f"{', '.join(names[:_MOST])} and {more} more"
+
+
+_MOST = 30
 
 
 class Choice(Named[T]):
@@ -143,7 +185,8 @@ class Choice(Named[T]):
     def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: Any) -> dict[str, Any]:
         known = [{"const": name, "description": self.summary(name)} for name in self]
         later = [{"const": name, "description": "Not served yet."} for name in self.later]
-        return {"type": "string", "oneOf": known + later}
+        others = [{"const": name, "description": f"This is called {ours} here."} for name, ours in self.aliases.items()]
+        return {"type": "string", "oneOf": known + later + others}
 
 
 def words(noun: str, meanings: Mapping[str, str], later: Mapping[str, str] | None = None) -> Choice[Word]:
@@ -184,6 +227,9 @@ def conflict(options: str, message: str) -> PydanticCustomError:
 
 
 def _as_list(value: Any) -> Any:
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        with suppress(json.JSONDecodeError):  # as a list in JSON has to be written where only text is possible
+            return json.loads(value)
     if isinstance(value, str):
         return [part.strip() for part in value.split(",") if part.strip()]
     return value if isinstance(value, (list, tuple)) else [value]
@@ -197,9 +243,15 @@ NumberList = Annotated[tuple[float, ...], Listed]
 """Several numbers: a JSON list, or one string with commas."""
 
 
+_CLOSE = 0.75
+"""How alike two names are before one counts as a mistyped other, and not as a part of it."""
+
+
 def did_you_mean(name: str, known: Iterable[str]) -> str:
     """A question with the nearest known name, ready to stand in a sentence; empty when none is near."""
-    near = get_close_matches(name, list(known), n=1)
+    names = list(known)
+    near = get_close_matches(name, names, n=1, cutoff=_CLOSE) or [one for one in names if one.startswith(name)]
+    near = near or get_close_matches(name, names, n=1)
     return f"did you mean '{near[0]}'? " if near else ""
 
 
@@ -214,6 +266,12 @@ def marks(field: FieldInfo) -> Iterator[Any]:
     for part in get_args(field.annotation):
         if get_origin(part) is Annotated:
             yield from get_args(part)[1:]
+
+
+def if_changed(section: type[Section], option: str) -> IfChanged:
+    """What follows when an option was changed since a checkpoint: as the option says, or else its section."""
+    found = (mark for mark in marks(section.model_fields[option]) if isinstance(mark, IfChanged))
+    return next(found, section.if_changed)
 
 
 def refusals(section: Section) -> Iterator[tuple[str, str]]:

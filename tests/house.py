@@ -9,13 +9,14 @@ import random
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from simpletuner.config import RunConfig, load
 from simpletuner.demo import shapes
 from simpletuner.demo.pretrain import untrained_pipeline, write
-from simpletuner.progress import Recorded
+from simpletuner.progress import Recorded, StepDone
 from simpletuner.results import Outcome
 from simpletuner.run import train
 from simpletuner.selection import Selection
@@ -77,6 +78,15 @@ def data_set(name: str, folder: Path, **options: object) -> dict[str, object]:
     }
 
 
+def two_data_sets(folder: Path, pictures: Path) -> list[dict[str, object]]:
+    """A subject seen twice, and pictures of another shape that regularise it."""
+    regular = draw_pictures(folder / "regular", 5, size=(128, 64), seed=2)
+    return [
+        data_set("subject", pictures, repeats=1),
+        data_set("regular", regular, is_regularisation_data=True, probability=0.5),
+    ]
+
+
 def write_run(folder: Path, data: list[dict[str, object]], **options: object) -> Path:
     """A config folder; returns the path of its config file."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -96,6 +106,18 @@ def run(path: Path, model: Path, *words: str) -> tuple[Outcome, Recorded]:
     """Train, and hear what is reported."""
     recorded = Recorded()
     return train(resolved(path, model, *words), recorded), recorded
+
+
+def drawn(pipeline: Any, **given: object) -> Any:
+    """A small picture by a stock pipeline, always from the same noise, as an array."""
+    pipeline.set_progress_bar_config(disable=True)
+    small = {"width": 64, "height": 64, "num_inference_steps": 2, "max_sequence_length": 64, "output_type": "np"}
+    return pipeline("a red circle", generator=torch.Generator().manual_seed(0), **small, **given).images[0]
+
+
+def metrics(step: StepDone) -> dict[str, float]:
+    """What else is told about a step and is the same in every run: not memory, and not speed."""
+    return {name: value for name, value in step.metrics.items() if name not in {"memory_gib", "share_of_peak"}}
 
 
 def files_of(folder: Path) -> Mapping[str, tuple[bytes, int]]:

@@ -450,8 +450,11 @@ def test_a_key_that_is_given_twice_is_told(desk: Desk) -> None:
         (
             {"optimizer": "adamw_bf61"},
             "optimizer: no optimizer is called 'adamw_bf61'; did you mean 'adamw_bf16'? the choices are adamw_bf16, "
-            "adamw, torch-adamw, bnb-adamw, bnb-adamw8bit, bnb-adamw-paged, bnb-adamw8bit-paged, bnb-lion, "
-            "bnb-lion8bit, bnb-lion8bit-paged",
+            "adamw, torch-adamw, torch-adam, torch-sgd, torch-sgd-nesterov, torch-radam, torch-nadam, torch-rmsprop, "
+            "torch-adagrad, torch-adadelta, torch-adafactor, torch-adamax, torch-asgd, bnb-adagrad, bnb-adagrad8bit, "
+            "bnb-adam, bnb-adam8bit, bnb-adamw, bnb-adamw8bit, bnb-adamw-paged, bnb-adamw8bit-paged, bnb-ademamix, "
+            "bnb-ademamix8bit, bnb-ademamix-paged, bnb-ademamix8bit-paged, bnb-lion, bnb-lion8bit, bnb-lion-paged, "
+            "bnb-lion8bit-paged and 38 more",
         ),
         (
             {"model_family": "Flux"},
@@ -460,7 +463,7 @@ def test_a_key_that_is_given_twice_is_told(desk: Desk) -> None:
         (
             {"report_to": "tensorbord"},
             "report_to.0: no tracker is called 'tensorbord'; did you mean 'tensorboard'? the choices are none, all, "
-            "tensorboard, wandb",
+            "tensorboard, wandb, trackio",
         ),
         ({"optimizer_config": "eps"}, "optimizer_config: 'eps' is not of the form name=value"),
         ({"validation_resolution": "big"}, "validation_resolution: 'big' is not a size; write 1024 or 1024x768"),
@@ -510,7 +513,7 @@ def test_the_data_file_is_required(desk: Desk, options: dict[str, Any]) -> None:
 
 
 def test_a_prompt_library_that_is_none_is_told(desk: Desk) -> None:
-    place = desk.file("prompts.json", ["a cat"])
+    place = desk.file("prompts.json", '"a cat"')
     assert desk.complaints({"user_prompt_library": "prompts.json"}) == [
         f"user_prompt_library: '{place}' must be an object of names and prompts"
     ]
@@ -543,7 +546,7 @@ def test_every_problem_is_told_at_once(desk: Desk) -> None:
         "learnin_rate": 1,
         "lora_rank": 0,
         "lora_dropout": "x",
-        "use_ema": True,
+        "post_upload_script": "sync",
         "hub_model_id": "https://hub/you/me",
         "push_to_hub": True,
         "optimizer_beta1": 0.9,
@@ -560,7 +563,7 @@ def test_every_problem_is_told_at_once(desk: Desk) -> None:
         "optimizer_beta1, optimizer_beta2: go together; give both or neither",
         "data set 'a' › repeats: must be at least 0, got -1",
         "data set 'a' › instance_data_dir: is required",
-        "use_ema: true is not served yet; leave it out: the last weights are saved, and earlier ones in checkpoints",
+        "post_upload_script: 'sync' is not served yet; use post_checkpoint_script",
         "hub_model_id: 'https://hub/you/me' is an address; give the id alone, such as you/my-lora",
         "data set 'b' › resolution: 0.5 would be an edge in pixels; for megapixels set resolution_type to area",
     ]
@@ -582,13 +585,16 @@ def test_the_message_counts_and_lists(desk: Desk) -> None:
 @pytest.mark.parametrize(
     ("options", "refusal"),
     [
-        ({"model_type": "full"}, "model_type: 'full' is not served yet; use lora"),
-        ({"controlnet": True}, "controlnet: true is not served yet; leave it out to train a LoRA without ControlNet"),
+        ({"model_type": "full", "lora_rank": 8}, "lora_rank: is about an adapter, and model_type full trains none; "
+                                                 "leave it out, or use lora"),
+        ({"delete_model_after_load": True}, "delete_model_after_load: true is not served yet; delete the Hub's cache "
+                                            "yourself after training"),
         ({"peft_lora_mode": "singlora"}, "peft_lora_mode: 'singlora' is not served yet; use standard"),
         ({"mixed_precision": "fp16"}, "mixed_precision: 'fp16' is not served yet; use bf16"),
-        ({"group_offload_vae": True}, "group_offload_vae: true is not served yet; use vae_enable_tiling and "
-                                      "vae_enable_slicing"),
-        ({"report_to": "tensorboard,comet_ml"}, "report_to: 'comet_ml' is not served yet; use tensorboard or wandb"),
+        ({"group_offload_vae": True, "ramtorch_vae": True}, "ramtorch_vae: does not go together with "
+         "group_offload_vae: both decide where weights are; leave one out"),
+        ({"report_to": "tensorboard,comet_ml"}, "report_to: 'comet_ml' is not served yet; use tensorboard, wandb or "
+                                                "trackio"),
         ({"gradient_checkpointing_backend": "torch-ffn"}, "gradient_checkpointing_backend: 'torch-ffn' is not served "
                                                           "yet; use torch"),
         ({"musubi_blocks_to_swap": 8, "enable_group_offload": True}, "musubi_blocks_to_swap: does not go together "
@@ -617,8 +623,8 @@ def test_what_is_not_served_or_does_not_go_together_is_told_with_advice(
 
 
 def test_what_is_refused_stops_a_run(desk: Desk) -> None:
-    desk.file("config.json", {"data_backend_config": "data.json", "train_text_encoder": True})
-    assert "train_text_encoder: true is not served yet" in choosing(desk.folder, Selection(config="config.json"))
+    desk.file("config.json", {"data_backend_config": "data.json", "mixed_precision": "fp16"})
+    assert "mixed_precision: 'fp16' is not served yet" in choosing(desk.folder, Selection(config="config.json"))
 
 
 def test_asking_for_the_default_is_not_refused(desk: Desk) -> None:
@@ -633,9 +639,9 @@ def test_what_has_no_effect_is_told(desk: Desk) -> None:
     assert desk.read({"snr_gamma": 5, "ema_decay": 0.9}).notices == (
         "snr_gamma has no effect: it is for models that are trained by diffusion steps; FLUX is trained by flow "
         "matching",
-        "ema_decay has no effect: it belongs to use_ema, which is not served yet",
         "data set 'subject' › scan_for_errors has no effect: caches are addressed by content, so nothing outdated is "
         "ever used",
+        "ema_decay has no effect: use_ema is not set",
     )
 
 

@@ -10,7 +10,9 @@ from simpletuner.config import OWNER, SECTIONS
 from simpletuner.data.generators import GENERATORS, Generator, JpegArtifacts, RandomMasks
 from simpletuner.data.sources import SOURCES, DataBackend, HuggingFace
 from simpletuner.data.sources.huggingface import RowFilter
-from simpletuner.docs import json_schema, option_text, rendered, type_of
+from simpletuner.describing import in_one_line, option_text, type_of
+from simpletuner.docs import rendered
+from simpletuner.json_schema import json_schema
 from simpletuner.legacy import INVERTED, RENAMED
 from simpletuner.schema import Section, choice_of
 
@@ -25,7 +27,7 @@ def test_every_generated_file_is_up_to_date(root: Path) -> None:
 @pytest.mark.parametrize("name", sorted(OWNER))
 def test_an_option_is_on_its_page_with_a_full_sentence(root: Path, name: str) -> None:
     page = (root / "documentation" / "OPTIONS.md").read_text(encoding="utf-8")
-    said = FIELDS[name].description or ""
+    said = in_one_line(FIELDS[name].description or "")
     assert f"`{name}`" in page
     assert re.fullmatch(r"[A-Z].{12,}\.", said), f"{name}: {said!r} is no sentence"
     assert len(said.split()) >= 3
@@ -86,7 +88,12 @@ def test_the_command_line_shows_an_option_with_default_choices_and_what_is_not_s
     assert text.startswith("lr_scheduler")
     assert '"constant_with_warmup"' in text
     assert re.search(r"cosine +Falls along half a cosine wave", text)
-    assert "use cosine: cosine_with_restarts, sine" in text
+    assert re.search(r"cosine_with_restarts +Falls to `lr_end` along half a cosine wave", text)
+    later = option_text("optimizer", FIELDS["optimizer"])
+    assert (
+        "not served yet, it is for sparse gradients, which no layer here has; use torch-adam: torch-sparseadam" in later
+    )
+    assert re.search(r"bnb-adamw8bit .*Also called AdamW8bit,", later)
 
 
 def test_editors_know_every_option_with_and_without_dashes_and_the_older_names() -> None:

@@ -17,6 +17,7 @@ from simpletuner.training.prompts import library
 ROOT = Path(__file__).parent.parent
 EXAMPLES = sorted((ROOT / "config" / "examples").glob("*/config.*"))
 TEMPLATES = sorted((ROOT / "config").glob("*.example"))
+ADDRESSES = ("ENDPOINT", "WEBHOOK")
 DATA_TEMPLATES = [path for path in TEMPLATES if path.name.startswith("multidatabackend")]
 
 
@@ -49,7 +50,7 @@ def variables(folder: Path) -> dict[str, str]:
     """The environment variables that the files of an example name, each set to something."""
     texts = [path.read_text(encoding="utf-8") for path in folder.glob("*.json")]
     named = {name for text in texts for name in re.findall(r"\{env:(\w+)\}", text)} - DEMO_VARIABLES.keys()
-    return {name: "https://s3.example.com" if "ENDPOINT" in name else "set" for name in sorted(named)}
+    return {name: "https://example.com" if name.endswith(ADDRESSES) else "set" for name in sorted(named)}
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda path: path.parent.name)

@@ -12,7 +12,7 @@ import house
 import pytest
 from safetensors import safe_open
 
-from simpletuner.errors import ConfigError, DataError, ModelError
+from simpletuner.errors import ConfigError, DataError
 from simpletuner.progress import DatasetReady, StepDone
 
 
@@ -87,7 +87,7 @@ def test_a_model_folder_that_is_none_is_named(tmp_path, pictures):
 def test_a_model_folder_without_its_parts_is_named(tmp_path, pictures):
     (tmp_path / "empty").mkdir()
     path = house.write_run(tmp_path / "run", [house.data_set("subject", pictures)])
-    with pytest.raises(ModelError, match="The text encoders could not be loaded from .*empty"):
+    with pytest.raises(ConfigError, match="pretrained_model_name_or_path: .*empty"):
         house.run(path, tmp_path / "empty")
 
 
@@ -168,7 +168,7 @@ def test_a_damaged_weight_file_is_named(tmp_path, model, pictures):
     victim = broken / "text_encoder_2" / "model.safetensors"
     victim.write_bytes(victim.read_bytes()[:1000])
     path = house.write_run(tmp_path / "run", [house.data_set("subject", pictures)])
-    with pytest.raises(ModelError, match="The text encoders could not be loaded from"):
+    with pytest.raises(ConfigError, match="text_encoder_2"):
         house.run(path, broken)
 
 

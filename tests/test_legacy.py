@@ -36,14 +36,20 @@ def test_every_option_of_the_reference_is_known_by_name(tmp_path: Path) -> None:
 
 
 OF_SD_SCRIPTS_AND_PEFT = {
-    "alpha_pattern", "blocks_to_swap", "double_blocks_to_swap", "fused_backward_pass", "img_attn_dim", "img_mlp_dim",
-    "img_mod_dim", "in_dims", "loraplus_lr_ratio", "module_dropout", "rank_dropout", "rank_pattern",
-    "single_blocks_to_swap", "single_dim", "single_mod_dim", "train_blocks", "train_double_block_indices",
-    "train_single_block_indices", "txt_attn_dim", "txt_mlp_dim", "txt_mod_dim", "use_rslora",
+    "adaptive_noise_scale", "alpha_pattern", "blocks_to_swap", "double_blocks_to_swap", "flow_logit_mean",
+    "flow_logit_std", "flow_mode_scale", "flow_prediction_mode", "flow_timestep_sampling", "flow_weighting_scheme",
+    "fused_backward_pass", "huber_scale", "img_attn_dim", "img_mlp_dim", "img_mod_dim", "in_dims",
+    "input_perturbation_random", "loraplus_lr_ratio", "lr_decay_steps", "max_timestep", "min_timestep",
+    "module_dropout", "multires_noise_discount", "multires_noise_iterations", "noise_offset_random_strength",
+    "rank_dropout", "rank_pattern", "single_blocks_to_swap", "single_dim", "single_mod_dim", "train_blocks",
+    "train_double_block_indices", "train_single_block_indices", "train_t5xxl", "txt_attn_dim", "txt_mlp_dim",
+    "txt_mod_dim", "use_rslora",
 }  # fmt: skip
 OURS = {
-    "base_adapters", "base_adapters_strength", "lora_dropout_position", "lora_layers", "lora_max_norm",
-    "private_metadata", "text_encoder_path", "vae_cache_mode",
+    "base_adapters", "base_adapters_strength", "checkpoint_minutes_interval", "checkpoints_hours_limit",
+    "flow_reproduce_sd_scripts", "hub_branch", "lora_dropout_position", "lora_layers", "lora_max_norm",
+    "loss_spike_factor", "lr_step_rules", "lr_timescale", "masked_loss_by_area", "non_finite_action",
+    "private_metadata", "text_encoder_path", "vae_cache_mode", "validation_preview_model",
 }  # fmt: skip
 
 
@@ -88,6 +94,12 @@ def test_an_older_key_becomes_todays(key: str, value: object, modern: dict[str, 
 def test_todays_key_wins_over_the_older_one_in_the_same_file(tmp_path: Path) -> None:
     both = reading(tmp_path, save_total_limit=3, checkpoints_total_limit=7)
     assert both.config.checkpoints.checkpoints_total_limit == 7
+
+
+def test_an_older_key_that_loses_against_todays_is_told() -> None:
+    modern, notices = modernise({"discrete_flow_shift": 3, "flow_schedule_shift": 2})
+    assert modern == {"flow_schedule_shift": 2}
+    assert notices == ["discrete_flow_shift has no effect: flow_schedule_shift is given too"]
 
 
 def test_an_older_key_on_the_command_line_wins_over_todays_in_the_file(tmp_path: Path) -> None:

@@ -65,3 +65,16 @@ def test_a_run_that_outlives_its_data_sets_is_told(
     found = reading(tmp_path, [{"end_step": end} for end in ends], max_train_steps=steps)
     what = "is 5, but no data set is left after step 4; lower it, or change an end_step in the data file"
     assert [str(problem) for problem in found.problems] == ([f"max_train_steps: {what}"] if is_told else [])
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"optimizer": "adamw_schedulefree", "use_ema": True}, "use_ema averages once more: optimizer adamw_schedule"),
+        ({"optimizer": "prodigy", "train_text_encoder": True, "text_encoder_lr": 0.5}, "text_encoder_lr multiplies "),
+        ({"lr_warmup_steps": 10, "max_train_steps": 5}, "the learning rate only rises: lr_warmup_steps is 10"),
+    ],
+)
+def test_rates_that_are_not_what_they_seem_are_told(tmp_path: Path, options: dict[str, Any], said: str) -> None:
+    assert any(text.startswith(said) for text in reading(tmp_path, [{}], **options).notices)
+    assert not any(text.startswith(said) for text in reading(tmp_path, [{}], optimizer="adamw").notices)

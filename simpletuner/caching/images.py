@@ -17,7 +17,8 @@ from simpletuner.data.sources.base import Source
 from simpletuner.progress import Notice, Reporter
 
 if TYPE_CHECKING:
-    from PIL import Image
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import Tensor
 
 
@@ -65,8 +66,12 @@ class Pictures(Protocol):
     def pictures(self) -> Iterable[Record]:
         """Its images in every form that is encoded, mirrored ones too."""
 
-    def image(self, record: Record) -> Image.Image:
-        """The pixels of an image as they are trained on; Unreadable, with the name of the file, when there are none."""
+    def pixels(self, record: Record) -> NDArray[np.float32]:
+        """An image as it is trained on, in numbers from 0 to 255 with shape (height, width, 3).
+
+        Raises:
+            Unreadable: There are no pixels; the message names the file.
+        """
 
 
 Broken = dict[str, dict[str, str]]
@@ -117,10 +122,9 @@ def prepared(image: WantedImage) -> Tensor | Unreadable | None:
 
 def pixels(dataset: Pictures, record: Record) -> Tensor:
     """Pixels in -1..1 with shape (height, width, 3)."""
-    import numpy as np
     import torch
 
-    return torch.from_numpy(np.array(dataset.image(record))).float().div_(127.5).sub_(1)
+    return torch.from_numpy(dataset.pixels(record)).div_(127.5).sub_(1)
 
 
 def batch(prepared: Sequence[Tensor]) -> Tensor:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from simpletuner import plans
+from simpletuner import levers, plans
 from simpletuner.caching.latents import LatentCache
 from simpletuner.caching.prompts import PromptCache
 from simpletuner.caching.upkeep import Place, places
@@ -61,7 +61,7 @@ def look(
     console = Console()
     for text in reading.notices:
         console.report(Notice(text))
-    with fits_memory(plans.levers(reading.config)):
+    with fits_memory(levers.memory(reading.config)):
         try:
             yield _surveyed(reading.config, console, only)
         finally:

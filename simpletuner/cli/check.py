@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import os
+from operator import itemgetter
 
 import click
 
+from simpletuner import preflight
 from simpletuner.cli.choosing import PASS_ON, chosen, selecting
 from simpletuner.cli.summary import describe
 from simpletuner.config import Reading, load
 from simpletuner.demo.start import prepare_demo
 from simpletuner.hub import reachable
-from simpletuner.models.sources import is_local
+from simpletuner.training import update_plans
 
 
 @click.command("check", context_settings=PASS_ON)
@@ -34,17 +36,17 @@ def command(
     if selection.example == "demo":
         prepare_demo()
     reading = load(selection, words, environment=os.environ)
-    for text in [*reading.notices, *_weights(reading, offline)]:
+    if reading.config.optimization.optimizer_config:  # the only option whose meaning is in another library
+        update_plans.try_out(reading.config.optimization)
+    preflight.adapters(reading.config)
+    for text in [*reading.notices, *preflight.remarks(reading.config), *_weights(reading, offline)]:
         click.echo(f"note: {text}")
     click.echo(describe(reading, with_defaults=with_defaults))
 
 
 def _weights(reading: Reading, offline: bool) -> list[str]:
     """What there is to say about weights that are not on this machine."""
-    model = reading.config.model
-    weights = model.weights()
-    places = {weights.base, weights.transformer, weights.vae, weights.clip or weights.base, weights.t5 or weights.base}
-    remote = sorted(source for source in places if not is_local(source))
+    remote = sorted(preflight.remote(reading.config).values(), key=itemgetter(0))
     if offline:
-        return [f"{source} was not looked at: --offline" for source in remote]
-    return [said for source in remote if (said := reachable(source, model.revision))]
+        return [f"{source} was not looked at: --offline" for source, _ in remote]
+    return [said for source, revision in remote if (said := reachable(source, revision))]

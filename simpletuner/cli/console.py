@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 
 import click
 from rich.console import Console as Terminal
+from rich.console import RenderableType
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from simpletuner.progress import (
     Advanced,
@@ -21,6 +24,7 @@ from simpletuner.progress import (
     Notice,
     Published,
     RunStarted,
+    Scored,
     StageStarted,
     StepDone,
     TrainingStarted,
@@ -49,6 +53,17 @@ class _Stage:
         each = f"{rate:,.0f}/s" if rate >= 10 else f"{rate:.1f}/s" if rate >= 1 else f"{1 / rate:.1f} s each"
         left = self.total - self.done
         return f"{each}, {timedelta(seconds=round(left / rate))} left" if left > 0 else each
+
+
+class _Bars(Progress):
+    """A bar with facts below it: a terminal of the usual width has no room for them beside it."""
+
+    def get_renderables(self) -> Iterator[RenderableType]:
+        """The bar, then the facts of its stage."""
+        yield self.make_tasks_table(self.tasks)
+        for task in self.tasks:
+            if task.fields["facts"]:
+                yield Text(task.fields["facts"], no_wrap=True, overflow="ellipsis")
 
 
 class Console:
@@ -84,7 +99,7 @@ class Console:
         self._stage = _Stage(name, total, done, before=done)
         if self._terminal.is_terminal and total:
             columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-            self._bars = Progress(*columns, TextColumn("{task.fields[facts]}"), console=self._terminal)
+            self._bars = _Bars(*columns, console=self._terminal)
             self._task = self._bars.add_task(name, total=total, completed=done, facts="")
             self._bars.start()
         else:
@@ -114,14 +129,18 @@ class Console:
         if self._stage is None or self._stage.name != "training":
             self._begin("training", event.total_steps, event.step - 1)
         self._recent.append(event)
-        self._advance(1, self._facts(event))
+        # A step that was left out is not reported, but over.
+        self._advance(event.step - self._stage.done if self._stage else 1, self._facts(event))
 
     def _facts(self, event: StepDone) -> str:
         seconds = sum(one.seconds for one in self._recent)
         loss = sum(one.loss for one in self._recent) / len(self._recent)
         speed = sum(one.samples for one in self._recent) / seconds
         each = seconds / len(self._recent)
-        return f"loss {loss:.4f}  lr {event.learning_rate:.2e}  {each:.2f} s/step  {speed:.1f} images/s"
+        facts = [f"loss {loss:.4f}", f"lr {event.learning_rate:.2e}", f"{each:.2f} s/step", f"{speed:.1f} images/s"]
+        left = timedelta(seconds=round((event.total_steps - event.step) * each))
+        told = [] if self._bars is not None else [f"{left} left"]  # a bar tells it itself
+        return "  ".join([*facts, *_costs(event.metrics), *told])
 
     def _end(self) -> None:
         if self._bars is not None:
@@ -135,6 +154,14 @@ class Console:
             click.echo(text)
 
 
+def _costs(metrics: Mapping[str, float]) -> Iterator[str]:
+    """Memory, and the share of what the device could compute at most, where they are measured."""
+    if (memory := metrics.get("memory_gib")) is not None:
+        yield f"{memory:.1f} GiB"
+    if (share := metrics.get("share_of_peak")) is not None:
+        yield f"{share:.0%} of peak"
+
+
 def _line(event: Event) -> str | None:
     if isinstance(event, RunStarted):
         return f"output: {event.output}"
@@ -144,8 +171,11 @@ def _line(event: Event) -> str | None:
     if isinstance(event, Notice):
         return f"note: {event.text}"
     if isinstance(event, Evaluated):
-        losses = ", ".join(f"{id} {loss:.4f}" for id, loss in event.losses.items())
+        losses = ", ".join(f"{id} {loss:.4f}{_margin(event, id)}" for id, loss in event.losses.items())
         return f"loss on eval data at step {event.step}: {losses}"
+    if isinstance(event, Scored):
+        told = ", ".join(f"{name} {value:.1f}" for name, value in event.summary.items())
+        return f"CLIP score at step {event.step}: {told}"
     if isinstance(event, CheckpointSaved):
         return f"checkpoint: {event.path}"
     if isinstance(event, ImagesSaved):
@@ -153,6 +183,10 @@ def _line(event: Event) -> str | None:
     if isinstance(event, Published):
         return f"published: {event.url}"
     return None
+
+
+def _margin(event: Evaluated, id: str) -> str:
+    return f" ± {event.margins[id]:.4f}" if id in event.margins else ""
 
 
 def _count(number: int, noun: str) -> str:

@@ -11,7 +11,7 @@ from difflib import get_close_matches
 import click
 
 from simpletuner import __version__
-from simpletuner.errors import ConfigError, SimpleTunerError
+from simpletuner.errors import ConfigError, SimpleTunerError, Stopped
 
 COMMANDS = {
     "train": "Train a LoRA from a config.",
@@ -20,6 +20,8 @@ COMMANDS = {
     "examples": "List the examples that come along, or copy one.",
     "data": "Look at the data sets of a config before training.",
     "export": "Write an adapter in the format of another program.",
+    "push": "Upload the result of a run to the Hugging Face Hub.",
+    "repro": "Make a run again from what it left behind, and compare the result.",
     "cache": "Fill, check or tidy up the caches of a config.",
     "options": "Show every option of a config with its meaning.",
 }
@@ -27,7 +29,6 @@ COMMANDS = {
 
 LATER = {
     "server": "use the command line; progress.jsonl in the output folder can be followed by other programs",
-    "push": "set push_to_hub in the config, or upload the output folder with: hf upload",
     "generate": "load the adapter in diffusers; the model card in the output folder shows how",
 }
 
@@ -88,6 +89,8 @@ def main() -> None:
     """Run a command and turn what went wrong into a message and an exit code.
 
     0: done. 1: the run failed. 2: the config or the command line cannot be used. 130: interrupted.
+
+    128 and the number of the signal: asked to stop, and all is in a checkpoint.
     """
     try:
         sys.exit(app(args=joined(sys.argv[1:]), standalone_mode=False))
@@ -97,6 +100,9 @@ def main() -> None:
     except ConfigError as error:
         click.echo(str(error), err=True)
         sys.exit(2)
+    except Stopped as error:
+        click.echo(str(error), err=True)
+        sys.exit(128 + error.signal)
     except SimpleTunerError as error:
         click.echo(f"error: {error}", err=True)
         sys.exit(1)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from simpletuner.config import OWNER, SECTIONS
-from simpletuner.docs import option_text
+from simpletuner.describing import option_text
 from simpletuner.schema import did_you_mean
 
 

@@ -48,7 +48,7 @@ def _shown(value: object) -> str:
 def closing(outcome: Outcome, *, is_demo: bool) -> str:
     """Where everything is after a run, and what to do next."""
     rows = [
-        ("adapter", outcome.adapter),
+        ("model" if outcome.adapter.is_dir() else "adapter", outcome.adapter),
         ("before and after", outcome.sheet),
         ("validation images", outcome.folder / "validation_images" if outcome.sheet else None),
         ("checkpoints", ", ".join(path.name for path in outcome.checkpoints) or None),
@@ -95,6 +95,6 @@ _PICTURE = (
     "",
 )
 _NEXT = (
-    "Load it in diffusers with: pipeline.load_lora_weights(...); the model card shows the whole example.",
+    "Use it in diffusers: the model card shows how.",
     "Train longer by raising max_train_steps and starting again: it goes on from the last checkpoint.",
 )

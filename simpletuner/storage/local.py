@@ -5,7 +5,8 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from simpletuner.errors import DataError
@@ -90,6 +91,27 @@ def write_whole(path: Path, data: bytes) -> None:
         beside.unlink(missing_ok=True)
         raise
     _sync_folder(path.parent)
+
+
+def write_folder(path: Path, write: Callable[[Path], None]) -> None:
+    """Put a folder in place whole, instead of one that is there; `write` fills it under another name.
+
+    Raises OSError when the disk does not take it; what was there before then stays.
+    """
+    partial, gone = (path.with_name(f".{path.name}{ending}") for ending in (".partial", ".removed"))
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        partial.mkdir(parents=True)
+        write(partial)
+        if path.exists():
+            shutil.rmtree(gone, ignore_errors=True)
+            path.rename(gone)
+        partial.rename(path)
+    except BaseException:
+        shutil.rmtree(partial, ignore_errors=True)
+        raise
+    _sync_folder(path.parent)
+    shutil.rmtree(gone, ignore_errors=True)
 
 
 def cannot_write(path: Path, error: OSError) -> DataError:

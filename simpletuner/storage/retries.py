@@ -52,9 +52,14 @@ class Tries:
         """The time since the first try began."""
         return time.monotonic() - self._started
 
-    def again(self, deadline: float) -> bool:
-        """Wait for the next try; or say at once that there is none, because it would be past the deadline."""
-        wait = self._wait()
+    def again(self, deadline: float, *, at_least: float = 0.0) -> bool:
+        """Wait for the next try; or say at once that there is none, because it would be past the deadline.
+
+        Args:
+            deadline: The last moment for a try, in seconds since the first one began.
+            at_least: What the other side asks us to wait.
+        """
+        wait = max(self._wait(), at_least)
         if self.seconds + wait > deadline:
             return False
         time.sleep(wait)

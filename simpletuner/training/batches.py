@@ -56,8 +56,14 @@ class Batch:
     uniform: Tensor
     """Numbers in 0..1 with shape (batch,), from which a random guidance value is made."""
     conditioning: Mapping[str, Tensor]
+    captions: tuple[str, ...] = ()
+    """What the conditioning tells."""
+    step: int = 0
+    """The optimizer step that the batch belongs to, counted from 0."""
     weight: float = 1.0
     """What the loss is multiplied with."""
+    timestep_offset: float = 0.0
+    """How much noisier or cleaner images are trained than others."""
     mask: Tensor | None = None
     """How much of each part of the latents is learned, in 0..1 with shape (batch, 1, height, width)."""
     optional_mask: Tensor | None = None
@@ -110,10 +116,19 @@ class Batches:
             conditioning={
                 **stacked([self._prompts[draw.caption] for draw in draws.draws]),
                 **references.of_draws(
-                    dataset, draws.draws, draws.epoch, self._latents, sampling=self._references, seed=self._seed
+                    dataset,
+                    draws.draws,
+                    draws.epoch,
+                    self._latents,
+                    sampling=self._references,
+                    seed=self._seed,
+                    mirrored=[record.placement.mirrored for record in records],
                 ),
             },
+            captions=tuple(draw.caption for draw in draws.draws),
+            step=draws.step,
             weight=dataset.loss_weight,
+            timestep_offset=dataset.options.timestep_sampling_offset,
             mask=weights(dataset, pairs, latents.shape[2:], kind="mask"),
             optional_mask=weights(dataset, pairs, latents.shape[2:], kind="segmentation"),
         )

@@ -102,7 +102,7 @@ def _captions(answers: Answers, found: Pictures) -> Answers:
 
 def _model(answers: Answers) -> Answers:
     # Those that are trained on pairs need data sets that are not asked for here.
-    alone = [name for name, flavour in FLAVOURS.items() if not flavour.takes_references]
+    alone = [name for name, flavour in FLAVOURS.items() if not (flavour.takes_references or flavour.fills)]
     meanings = {name: FLAVOURS.summary(name).partition(";")[0] for name in alone}
     meanings[_OWN] = "A folder in diffusers layout, or an id on the Hub."
     default = _OWN if answers.base else answers.flavour

@@ -93,7 +93,7 @@ def test_a_thousand_broken_images_do_not_drown_the_run():
 
 def test_a_file_that_cannot_be_reached_ends_the_run_instead_of_being_called_broken():
     class Gone(Shades):
-        def image(self, record):
+        def pixels(self, record):
             raise DataError(f"cannot read {record.key}: no such file")
 
     with pytest.raises(DataError, match=r"cannot read \d.png"):
@@ -102,7 +102,7 @@ def test_a_file_that_cannot_be_reached_ends_the_run_instead_of_being_called_brok
 
 def test_a_mistake_of_ours_in_a_worker_says_at_which_file():
     class Wrong(Shades):
-        def image(self, record):
+        def pixels(self, record):
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError) as raised:

@@ -100,15 +100,20 @@ def test_weights_on_this_machine_need_no_network(simpletuner: Run, folder: Path)
 
 
 def test_every_problem_is_listed_and_the_exit_code_is_2(simpletuner: Run, folder: Path) -> None:
-    done = simpletuner(folder, "check", "--offline", "lora_rnk=8", "lora_rank=0", "train_text_encoder")
+    done = simpletuner(folder, "check", "--offline", "lora_rnk=8", "lora_rank=0", "init_lora_step=5")
     assert done.returncode == 2
     assert done.stdout == ""
     assert done.stderr.splitlines() == [
         f"{folder}/config/config.json has 3 problems:",
         "  lora_rnk: there is no option of this name; did you mean 'lora_rank'? see documentation/OPTIONS.md",
         "  lora_rank: must be at least 1, got '0'",
-        "  train_text_encoder: true is not served yet; leave it out: only the transformer is trained",
+        "  init_lora_step: 5 is not served yet; leave it out: steps are counted from 0",
     ]
+
+
+def test_settings_that_only_the_optimizer_knows_are_looked_at_too(simpletuner: Run, folder: Path) -> None:
+    done = simpletuner(folder, "check", "--offline", "optimizer=adamw", "optimizer_config=momentum=0.9")
+    assert done.returncode == 2 and "optimizer_config: there is no momentum; the settings are betas, eps" in done.stderr
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_an_unknown_command_is_refused_with_two():
     assert done.returncode == 2 and "no command is called 'trian'; did you mean 'train'? see --help" in done.stderr
 
 
-@pytest.mark.parametrize("name", ["server", "push"])
+@pytest.mark.parametrize("name", ["server", "generate"])
 def test_a_command_that_is_not_served_yet_says_what_to_use(name):
     done = call(name)
     assert done.returncode == 2

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from simpletuner.training.options.checkpoints import Checkpoints, Ema
 from simpletuner.training.options.distributed import Distributed
-from simpletuner.training.options.objective import GUIDANCE_MODES, LOSSES, Objective
+from simpletuner.training.options.objective import GUIDANCE_MODES, Objective
 from simpletuner.training.options.optimization import CLIP_METHODS, Optimization
 from simpletuner.training.options.publishing import NONE, REPORTS, Publishing, Tracking
 from simpletuner.training.options.run import Duration, Run
@@ -18,7 +18,6 @@ __all__ = [
     "Ema",
     "GUIDANCE_MODES",
     "IMAGE_FORMATS",
-    "LOSSES",
     "NONE",
     "Objective",
     "Optimization",
