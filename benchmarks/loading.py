@@ -119,8 +119,7 @@ def work(way: str, folder: Path, precision: str) -> tuple[setting.Time, float, f
 
 def memory(name: str) -> float:
     """Of this process, in GB."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 / 1e9 for line in lines if line.startswith(f"{name}:"))
+    return setting.memory(name) / 1e9
 
 
 def streamed(folder: Path, precision: str) -> torch.nn.Module:

@@ -105,14 +105,8 @@ def _measured(steps: dict[str, Work]) -> dict[str, list[float]]:
     found = {}
     for name, work in steps.items():
         time = setting.timed(work)
-        found[name] = [time.wall, time.cpu, _largest_memory()]
+        found[name] = [time.wall, time.cpu, setting.memory("VmHWM")]
     return found
-
-
-def _largest_memory() -> float:
-    """Of this process alone, in bytes; what getrusage says includes the process that started this one."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
-    return float(line.split()[1]) * 1024
 
 
 def _row(name: str, measured: list[list[float]]) -> list[str]:

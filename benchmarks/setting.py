@@ -27,7 +27,6 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
 os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-logging.disable(logging.WARNING)
 
 PACKAGES = ("torch", "diffusers", "transformers", "peft", "accelerate")
 
@@ -69,6 +68,15 @@ def timed(work: Callable[[], object]) -> Time:
         return elapsed()
 
 
+def memory(what: str) -> int:
+    """Bytes of main memory of this process alone: VmRSS, or VmHWM for the most that it had so far.
+
+    What getrusage says may be of the process that started this one.
+    """
+    line = next(one for one in Path("/proc/self/status").read_text().splitlines() if one.startswith(f"{what}:"))
+    return int(line.split()[1]) * 1024
+
+
 def median(times: Sequence[Time]) -> Time:
     """The middle one of several repetitions, clock and processors each by itself."""
     return Time(statistics.median(one.wall for one in times), statistics.median(one.cpu for one in times))
@@ -83,8 +91,14 @@ def taking_turns(works: Mapping[str, Callable[[], Time]], repeats: int) -> dict[
     return times
 
 
+def quiet() -> None:
+    """From here on libraries write nothing between the tables."""
+    logging.disable(logging.WARNING)
+
+
 def print_setting() -> None:
     """What the figures depend on besides the code."""
+    quiet()
     libraries = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     print(f"{os.cpu_count()} cores, Python {platform.python_version()}, {libraries}\n")
 
@@ -146,4 +160,9 @@ def run_config(folder: Path, pictures: Path, model: Path, data: Mapping[str, obj
     folder.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({**CONFIG, **places, **options}))
     (folder / "multidatabackend.json").write_text(json.dumps([entry]))
-    return load(Selection(config=str(path)), environment={"MODEL": str(model)}).config
+    return loaded(folder, model)
+
+
+def loaded(folder: Path, model: Path) -> RunConfig:
+    """The config of a folder."""
+    return load(Selection(config=str(folder / "config.json")), environment={"MODEL": str(model)}).config

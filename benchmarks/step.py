@@ -8,15 +8,20 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import subprocess
+import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import setting
 import torch
 
+from simpletuner import plans
 from simpletuner.config import RunConfig
+from simpletuner.data.pace import Pace
+from simpletuner.demo import MODEL
 from simpletuner.models.adapters import lora
 from simpletuner.models.adapters.presets import PRESETS
 from simpletuner.models.families import FAMILIES
@@ -32,7 +37,7 @@ WARM_UP = 2
 
 
 def main() -> None:
-    """Print the time of one step both ways."""
+    """Print the time of one step both ways, and the memory that a process takes for it."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=10, help="steps of each repetition that count")
     parser.add_argument("--repeats", type=int, default=4, help="how often each way is taken, in turn")
@@ -40,48 +45,94 @@ def main() -> None:
     parser.add_argument("--resolution", type=int, default=256, help="edge of the pictures, which are square")
     parser.add_argument("--blocks", type=int, nargs=2, help="double and single blocks, instead of the demo's network")
     parser.add_argument("--heads", type=int, default=8, help="attention heads of each block, with --blocks")
+    parser.add_argument("--alone", choices=WAYS, help="go one way in --folder, and print the memory that it takes")
+    parser.add_argument("--folder", type=Path, help="where everything for --alone is prepared")
     options = parser.parse_args()
+    if options.alone:
+        setting.quiet()
+        WAYS[options.alone](Ready.there(options.folder, options))()
+        print(setting.memory("VmHWM"))
+        return
     setting.print_setting()
     with tempfile.TemporaryDirectory() as temporary:
-        folder = Path(temporary)
-        config = _config(folder, options)
-        ours, bare = _ways(config, folder, options)
-        times = setting.taking_turns({"bare loop": bare, "Trainer": ours}, options.repeats)
-    base = setting.median(times["bare loop"])
+        _draw(Path(temporary), options)
+        ready = Ready.there(Path(temporary), options)
+        times = setting.taking_turns({name: way(ready) for name, way in WAYS.items()}, options.repeats)
+        most = {name: _memory(name, ready.folder) for name in WAYS}
+    _print(times, most)
+
+
+def _print(times: Mapping[str, list[setting.Time]], most: Mapping[str, int]) -> None:
+    base, least = setting.median(times[BARE]), most[BARE]
     rows = []
     for name, each in times.items():
         time = setting.median(each)
         ratios = [f"{time.wall / base.wall:.3f}", f"{time.cpu / base.cpu:.3f}"]
-        rows.append([name, setting.milliseconds(time.wall), setting.milliseconds(time.cpu), *ratios])
-    setting.print_table(("one step", "wall", "processor", "times bare, wall", "times bare, processor"), rows)
+        memory = [f"{most[name] / 1e6:,.0f} MB", f"{most[name] / least:.3f}"]
+        rows.append([name, setting.milliseconds(time.wall), setting.milliseconds(time.cpu), *ratios, *memory])
+    heads = ("one step", "wall", "processor", "times bare, wall", "times bare, processor", "memory", "times bare")
+    setting.print_table(heads, rows)
 
 
-def _config(folder: Path, options: argparse.Namespace) -> RunConfig:
+def _memory(way: str, folder: Path) -> int:
+    """The most memory that a process of its own takes that goes one way only; all caches are filled by then."""
+    command = [sys.executable, *sys.argv, "--alone", way, "--folder", str(folder)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()[-1])
+
+
+def _draw(folder: Path, options: argparse.Namespace) -> None:
+    """Pictures, a model and a config."""
     size = options.resolution
     pictures = setting.draw_pictures(folder / "pictures", 4 * options.batch_size, shortest=size, longest=size)
     blocks = tuple(options.blocks) if options.blocks else None
     model = setting.model_folder(folder / "model", blocks=blocks, heads=options.heads)
     data = {"resolution": size, "resolution_type": "pixel"}
     total = {"max_train_steps": WARM_UP + options.steps, "train_batch_size": options.batch_size}
-    return setting.run_config(folder, pictures, model, data, **total)
+    setting.run_config(folder, pictures, model, data, **total)
 
 
-def _ways(
-    config: RunConfig, folder: Path, options: argparse.Namespace
-) -> tuple[Callable[[], setting.Time], Callable[[], setting.Time]]:
-    runtime = Runtime.start("no", 1)
-    prepared = prepare(config, runtime, Recorded())
-    fresh = (folder / f"run {number}" for number in itertools.count())
+@dataclass(frozen=True)
+class Ready:
+    """Everything that both ways need."""
 
-    def ours() -> setting.Time:
-        stamps = Stamps()
-        build_trainer(config, prepared, Checkpoints(next(fresh), 1), runtime, stamps).fit(None)
+    folder: Path
+    config: RunConfig
+    runtime: Runtime
+    pace: Pace
+    prepared: Prepared
+
+    @staticmethod
+    def there(folder: Path, options: argparse.Namespace) -> Ready:
+        """What is in a folder; encoded if that was not done yet."""
+        config = setting.loaded(folder, folder / "model" if options.blocks else MODEL)
+        runtime = Runtime.start("no", 1)
+        pace = plans.pace(config, runtime, None)
+        return Ready(folder, config, runtime, pace, prepare(config, runtime, Recorded(), pace))
+
+    @property
+    def steps(self) -> int:
+        """How many steps a repetition has."""
+        return self.config.duration.max_train_steps or 0
+
+
+def bare(ready: Ready) -> Callable[[], setting.Time]:
+    """The shortest loop."""
+    loop = Bare.made(ready.config, ready.prepared)
+    print(f"network: {sum(one.numel() for one in loop.denoiser.module.parameters()) / 1e6:.1f} M weights")
+    print(f"adapter: {sum(one.numel() for one in loop.parameters) / 1e6:.2f} M weights\n")
+    return lambda: loop.steps(ready.steps)
+
+
+def ours(ready: Ready) -> Callable[[], setting.Time]:
+    """The trainer, made anew for each repetition; only its steps are measured."""
+
+    def work() -> setting.Time:
+        stamps, place = Stamps(), Path(tempfile.mkdtemp(dir=ready.folder))
+        store = Checkpoints(place, 1)
+        build_trainer(ready.config, ready.prepared, store, ready.runtime, stamps, ready.pace).fit(None)
         return stamps.step()
 
-    bare = Bare.made(config, prepared)
-    print(f"network: {sum(one.numel() for one in bare.denoiser.module.parameters()) / 1e6:.1f} M weights")
-    print(f"adapter: {sum(one.numel() for one in bare.parameters) / 1e6:.2f} M weights\n")
-    return ours, lambda: bare.steps(WARM_UP + options.steps)
+    return work
 
 
 @dataclass
@@ -165,6 +216,9 @@ class Bare:
         self.optimizer.zero_grad(set_to_none=True)
         loss.item()
 
+
+BARE = "bare loop"
+WAYS = {BARE: bare, "Trainer": ours}
 
 if __name__ == "__main__":
     main()
