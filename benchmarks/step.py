@@ -19,6 +19,7 @@ import setting
 import torch
 
 from simpletuner import plans
+from simpletuner.building import build_trainer
 from simpletuner.config import RunConfig
 from simpletuner.data.pace import Pace
 from simpletuner.demo import MODEL
@@ -28,7 +29,6 @@ from simpletuner.models.families import FAMILIES
 from simpletuner.models.family import Compute, Denoiser
 from simpletuner.preparation import Prepared, prepare
 from simpletuner.progress import Event, Recorded, StepDone
-from simpletuner.run import build_trainer
 from simpletuner.training.checkpoint import Checkpoints
 from simpletuner.training.runtime import Runtime
 

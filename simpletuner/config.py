@@ -14,17 +14,19 @@ from typing import Annotated, Any
 from pydantic import ValidationError
 
 from simpletuner import files, legacy, mentioned, resolved, rules, selection
+from simpletuner.complaints import problems
 from simpletuner.data.checks import check_entries
 from simpletuner.data.entries import missing_folders
 from simpletuner.data.options import DataDefaults
 from simpletuner.data.previews import wrong_tables
-from simpletuner.data.remarks import remarks
+from simpletuner.data.remarks import remarks as remarks_on_data
 from simpletuner.data.sources import SOURCES, DataEntry
 from simpletuner.demo import MODEL
 from simpletuner.errors import ConfigError, Problem
 from simpletuner.models.families import defaults
 from simpletuner.models.options import Adapter, Memory, Model, Precision, Routing
-from simpletuner.schema import Section, did_you_mean, problems, refusals, without_effect
+from simpletuner.remarks import remarks
+from simpletuner.schema import Section, did_you_mean, refusals, without_effect
 from simpletuner.selection import Selection
 from simpletuner.training.options import (
     Checkpoints,
@@ -157,7 +159,7 @@ def read(
         raise ConfigError(str(path), _unique([*found, *together]))
     for name in SECTIONS:
         notices += [f"{option} has no effect: {why}" for option, why in without_effect(config.__dict__[name])]
-    notices += [*remarks(entries, config.data_defaults), *rules.remarks(config)]
+    notices += [*remarks_on_data(entries, config.data_defaults), *remarks(config)]
     return Reading(config, path, tuple(notices), tuple(_unique(together)))
 
 

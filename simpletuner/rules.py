@@ -5,11 +5,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from functools import partial
-from math import inf
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from simpletuner import idle, seeing
+from simpletuner import seeing
 from simpletuner.data.checks import among_pictures
 from simpletuner.data.entries import where
 from simpletuner.data.sources import DataBackend
@@ -25,9 +24,8 @@ from simpletuner.training import crew as crews
 from simpletuner.training import save_plans, update_plans
 from simpletuner.training.guards import SKIP
 from simpletuner.training.objective import together
-from simpletuner.training.optimizers import OPTIMIZERS
 from simpletuner.training.trackers import missing
-from simpletuner.training.wrong_pictures import idle_pictures, skipped, unread, wrong_pictures
+from simpletuner.training.wrong_pictures import skipped, wrong_pictures
 
 if TYPE_CHECKING:
     from simpletuner.config import RunConfig
@@ -278,73 +276,3 @@ def _early_end(config: RunConfig) -> Iterator[Problem]:
             f"is {steps}, but no data set is left after step {last}; lower it, or change an end_step in the data file"
         )
         yield Problem("max_train_steps", what)
-
-
-def remarks(config: RunConfig) -> Iterator[str]:
-    """What has no effect as the options stand together."""
-    yield from memory_plans.remarks(config.memory)
-    yield from planning.notices(config.adapter)
-    yield from text_planning.remarks(config.adapter)
-    yield from update_plans.remarks(config.optimization)
-    yield from _rates(config)
-    yield from save_plans.remarks(config.run, config.checkpoints, config.ema)
-    yield from together.remarks(config.objective)
-    yield from _unread(config)
-    options = config.validation
-    yield from unread(options)
-    yield from idle_pictures(options)
-    yield from idle.remarks(config)
-    has_data = any(isinstance(entry, DataBackend) and entry.dataset_type == "eval" for entry in config.data)
-    for option in ("num_eval_images", "eval_timesteps", "eval_dataset_pooling"):
-        if not has_data and options.__dict__[option] != type(options).model_fields[option].default:
-            yield f"{option} has no effect: there is no data set of dataset_type eval"
-    for entry in config.data:
-        is_eval = isinstance(entry, DataBackend) and entry.dataset_type == "eval"
-        if is_eval and not options.measures(entry.id):
-            is_other = options.eval_dataset_id not in (None, entry.id)
-            remedy = f"eval_dataset_id is {options.eval_dataset_id}" if is_other else _TO_MEASURE
-            yield f"{where(entry)} is not used: {remedy}"
-    yield from _too_late(config)
-
-
-def _unread(config: RunConfig) -> Iterator[str]:
-    """Options that were changed although no model of the family reads them."""
-    sections = (config.precision, config.objective, config.validation)
-    for name, why in FAMILIES[config.model.model_family].unread.items():
-        for section in sections:
-            field = type(section).model_fields.get(name)
-            if field is not None and section.__dict__[name] != field.default:
-                yield f"{name} has no effect: {why}"
-
-
-def _rates(config: RunConfig) -> Iterator[str]:
-    """Learning rates that are not what they seem to be, and averages of averages."""
-    options = config.optimization
-    recipe = OPTIMIZERS.get(options.optimizer)
-    if recipe is None:  # not served, which is said elsewhere
-        return
-    adapter = config.adapter
-    has_own = {
-        "text_encoder_lr": bool(text_planning.wanted(adapter) and adapter.text_encoder_lr),
-        "lr in lora_layers": any(one.lr is not None for one in adapter.lora_layers),
-    }
-    if said := update_plans.as_factors(options):
-        yield from (f"{name} {said}" for name, is_given in has_own.items() if is_given)
-    if config.duration.max_train_steps:
-        yield from update_plans.too_long(options, config.duration.max_train_steps)
-    if config.ema.use_ema and recipe.averages:
-        yield f"use_ema averages once more: optimizer {options.optimizer} keeps an average already; leave it out"
-
-
-def _too_late(config: RunConfig) -> Iterator[str]:
-    """Data sets that start after the run has ended, where its length is known."""
-    steps, epochs = config.duration.max_train_steps or inf, config.duration.num_train_epochs or inf
-    for entry in config.data:
-        if isinstance(entry, DataBackend) and entry.dataset_type == "image":
-            if entry.start_step > steps:
-                yield f"{where(entry)} is not used: it starts at step {entry.start_step}, and the run ends at {steps}"
-            elif entry.start_epoch >= epochs + 1:
-                yield f"{where(entry)} is not used: it starts in epoch {entry.start_epoch} of {epochs:g}"
-
-
-_TO_MEASURE = "set eval_steps_interval to measure the loss on it"

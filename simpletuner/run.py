@@ -4,32 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from functools import partial
 from pathlib import Path
 
-from simpletuner import judging, keeping, levers, plans, preflight, results, resuming, watching
+from simpletuner import keeping, levers, plans, preflight, results, resuming
+from simpletuner.building import build_trainer
 from simpletuner.config import RunConfig
-from simpletuner.data.pace import Pace
 from simpletuner.errors import CheckpointError, SimpleTunerError, Stopped
 from simpletuner.followers import followers
-from simpletuner.models import memory_plans
-from simpletuner.models.assemble import assemble
-from simpletuner.preparation import Prepared, prepare
+from simpletuner.preparation import prepare
 from simpletuner.progress import Failed, Finished, Notice, Paused, Reporter, RunStarted, Several
 from simpletuner.results import Outcome, finish
 from simpletuner.storage.local import LocalStore
-from simpletuner.training import checkpoint, optimizers, update_plans
-from simpletuner.training.batches import Batches, Prompts
+from simpletuner.training import checkpoint, update_plans
 from simpletuner.training.checkpoint import Checkpoints
-from simpletuner.training.fused_backward import UpdatesInBackward
 from simpletuner.training.group import Group, joined
-from simpletuner.training.learning import Learning
 from simpletuner.training.place import Place
 from simpletuner.training.publishing.publisher import Publisher
 from simpletuner.training.runtime import Runtime, fits_memory
 from simpletuner.training.saving import RESOLVED_CONFIG
-from simpletuner.training.trainer import Trainer
-from simpletuner.training.updates import Updates
 
 
 def train(config: RunConfig, console: Reporter, place: Place | None = None) -> Outcome:
@@ -118,84 +110,6 @@ def _see_checkpoint(path: Path | None) -> None:
             f"'{path}' is not on this machine. Give all machines an output_dir on one shared disk, or copy the "
             f"checkpoint to each of them."
         )
-
-
-def build_trainer(
-    config: RunConfig,
-    prepared: Prepared,
-    checkpoints: Checkpoints,
-    runtime: Runtime,
-    reporter: Reporter,
-    pace: Pace | None = None,
-) -> Trainer:
-    """The network, its adapter, the optimizer and everything else the loop needs."""
-    order = plans.order(config, prepared.datasets, runtime, pace)
-    schedule = plans.schedule(config, order)
-    order = order.with_length(schedule.total_steps)
-    batches = Batches(
-        prepared.datasets,
-        order,
-        prepared.prompts,
-        prepared.latents,
-        runtime.seed,
-        references=config.data_defaults.conditioning_multidataset_sampling,
-    )
-    texts = plans.texts(config, runtime)
-    base = plans.denoiser(config, runtime)
-    assembled = assemble(base, plans.assembly(config, runtime, texts))
-    denoiser = assembled.denoiser
-    rate = plans.learning_rate(config, schedule, runtime)
-    optimizer = optimizers.build(
-        config.optimization.optimizer,
-        plans.parameter_groups(config, assembled.trained),
-        plans.optimizer_settings(config, rate),
-    )
-    limit = config.optimization.max_grad_norm
-    fused = UpdatesInBackward(optimizer, limit=limit) if config.optimization.updates_in_backward else None
-    made_with = optimizers.settings_of(optimizer)
-    prepared_optimizer = runtime.prepare(denoiser.module, optimizer)
-    told: Prompts = prepared.prompts
-    if texts is not None:
-        texts.start(memory_plans.recompute(config.memory))
-        told = texts.over(told)
-    updates = Updates(config.optimization, prepared_optimizer, rate, runtime, made_with, fused)
-    learning = Learning(
-        options=config.objective,
-        denoiser=denoiser,
-        trained=assembled.trained,
-        runtime=runtime,
-        shift=partial(plans.noise_shift, config),
-        router=assembled.router,
-        texts=texts,
-    )
-    trained = keeping.averaged(config, assembled.trained, runtime)
-    parts = (checkpoints, trained, updates)
-    saving = keeping.saving(config, prepared, parts, order, schedule, runtime, reporter)
-    return Trainer(
-        schedule=schedule,
-        denoiser=denoiser,
-        trained=trained,
-        batches=batches,
-        learning=learning,
-        updates=updates,
-        saving=saving,
-        validation=judging.validation(
-            config,
-            prepared,
-            told,
-            order=order,
-            transformer=base.module,
-            trained=trained,
-            runtime=runtime,
-            reporter=reporter,
-        ),
-        runtime=runtime,
-        reporter=reporter,
-        pace=order.pace,
-        guards=watching.guards(config, reporter),
-        gauges=watching.gauges(config, runtime, len(denoiser.blocks)),
-        evaluation=judging.evaluation(config, schedule, prepared, told, runtime, reporter),
-    )
 
 
 def _runtime(config: RunConfig, seed: int, group: Group) -> Runtime:

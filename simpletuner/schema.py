@@ -7,7 +7,7 @@ OPTIONS.md, the JSON Schema and the hints in error messages are all derived from
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -22,13 +22,10 @@ from pydantic import (
     ConfigDict,
     GetCoreSchemaHandler,
     StringConstraints,
-    ValidationError,
     model_validator,
 )
 from pydantic.fields import FieldInfo
-from pydantic_core import CoreSchema, ErrorDetails, PydanticCustomError, PydanticUndefined, core_schema
-
-from simpletuner.errors import Problem
+from pydantic_core import CoreSchema, PydanticCustomError, PydanticUndefined, core_schema
 
 T = TypeVar("T")
 
@@ -281,7 +278,7 @@ def refusals(section: Section) -> Iterator[tuple[str, str]]:
         value = section.__dict__[name]
         for mark in marks(field):
             if isinstance(mark, NotYet) and value != field.get_default(call_default_factory=True):
-                yield name, f"{_shown(value)} is not served yet; {mark.instead}"
+                yield name, f"{shown(value)} is not served yet; {mark.instead}"
             for one in value if isinstance(value, tuple) else (value,):
                 if isinstance(mark, Choice) and one in mark.later:
                     yield name, f"'{one}' is not served yet; {mark.later[one]}"
@@ -295,59 +292,10 @@ def without_effect(section: Section) -> Iterator[tuple[str, str]]:
             yield from ((name, mark.why) for mark in marks(field) if isinstance(mark, NoEffect))
 
 
-def problems(
-    error: ValidationError, known: Iterable[str], name: Callable[[tuple[int | str, ...]], str], *, page: str
-) -> list[Problem]:
-    """Say what pydantic found in words that name the option and the remedy.
-
-    Args:
-        error: What validation raised.
-        known: Every option name, for the nearest-name hint.
-        name: Turns the place inside the nested model into the words the user wrote.
-        page: The page of the documentation that lists the options.
-    """
-    options = list(known)
-    return [Problem(name(_options_of(found)), _explain(found, options, page)) for found in error.errors()]
-
-
-def _options_of(found: ErrorDetails) -> tuple[int | str, ...]:
-    return (*found["loc"], found["ctx"]["options"]) if found["type"] == "conflict" else tuple(found["loc"])
-
-
-def _explain(found: ErrorDetails, options: list[str], page: str) -> str:
-    if found["type"] == "extra_forbidden":
-        return f"there is no option of this name; {did_you_mean(str(found['loc'][-1]), options)}see {page}"
-    if found["type"] == "missing":
-        return "is required"
-    message = found["msg"].removeprefix("Value error, ")
-    if found["type"] in {"unknown_choice", "value_error", "conflict"}:
-        return message
-    if found["type"] in _EXPECTED:
-        return f"{_EXPECTED[found['type']].format(**found.get('ctx', {}))}, got {_shown(found['input'])}"
-    return f"{message[0].lower()}{message[1:]}, got {_shown(found['input'])}"
-
-
-def _shown(value: object) -> str:
+def shown(value: object) -> str:
     """A value as the user wrote it."""
     text = str(value).lower() if isinstance(value, bool) else repr(value)
     return text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."
 
 
 _LONGEST = 80
-
-
-_EXPECTED = {
-    **dict.fromkeys(("int_parsing", "int_type", "int_from_float"), "must be a whole number"),
-    **dict.fromkeys(("float_parsing", "float_type", "finite_number"), "must be a number"),
-    **dict.fromkeys(("bool_parsing", "bool_type"), "must be true or false"),
-    **dict.fromkeys(("string_type", "path_type"), "must be text"),
-    **dict.fromkeys(("model_type", "mapping_type", "dict_type"), "must be an object"),
-    "tuple_type": "must be a list",
-    "greater_than": "must be above {gt:.15g}",
-    "greater_than_equal": "must be at least {ge:.15g}",
-    "less_than": "must be below {lt:.15g}",
-    "less_than_equal": "must be at most {le:.15g}",
-    "too_short": "must have at least {min_length} in it",
-    "string_too_short": "must not be empty",
-}
-"""What pydantic's errors mean, in the words of the documentation."""

@@ -10,6 +10,7 @@ import tiny
 import torch
 from diffusers import FluxPipeline
 
+from simpletuner.building import build_trainer
 from simpletuner.models.adapters import lora
 from simpletuner.models.adapters.adapter import AdapterFile
 from simpletuner.models.adapters.lora import LoraPlan
@@ -17,7 +18,6 @@ from simpletuner.models.adapters.presets import PRESETS
 from simpletuner.models.family import Compute
 from simpletuner.preparation import prepare
 from simpletuner.progress import Recorded
-from simpletuner.run import build_trainer
 from simpletuner.training.batches import Batch
 from simpletuner.training.checkpoint import Checkpoints
 from simpletuner.training.runtime import Runtime

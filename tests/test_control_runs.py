@@ -11,6 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.functional import mse_loss
 
+from simpletuner.building import build_trainer
 from simpletuner.errors import ConfigError
 from simpletuner.models.adapters import lora
 from simpletuner.models.adapters.lora import LoraPlan
@@ -19,7 +20,6 @@ from simpletuner.models.flux import denoiser, inputs
 from simpletuner.models.references import channels
 from simpletuner.preparation import prepare
 from simpletuner.progress import Recorded
-from simpletuner.run import build_trainer
 from simpletuner.training.checkpoint import Checkpoints
 from simpletuner.training.runtime import Runtime
 

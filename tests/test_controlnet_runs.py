@@ -13,10 +13,10 @@ from diffusers import FluxControlNetModel, FluxControlNetPipeline
 from PIL import Image
 from safetensors.torch import load_file
 
+from simpletuner.building import build_trainer
 from simpletuner.errors import ConfigError
 from simpletuner.preparation import prepare
 from simpletuner.progress import Recorded
-from simpletuner.run import build_trainer
 from simpletuner.training.checkpoint import Checkpoints
 from simpletuner.training.runtime import Runtime
 

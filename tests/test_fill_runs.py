@@ -10,6 +10,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from torch.nn.functional import mse_loss
 
+from simpletuner.building import build_trainer
 from simpletuner.demo.pretrain import untrained_pipeline
 from simpletuner.errors import ConfigError, ModelError
 from simpletuner.models.adapters import lora
@@ -19,7 +20,6 @@ from simpletuner.models.flux import denoiser
 from simpletuner.models.references import channels
 from simpletuner.preparation import prepare
 from simpletuner.progress import Recorded
-from simpletuner.run import build_trainer
 from simpletuner.training.checkpoint import Checkpoints
 from simpletuner.training.runtime import Runtime
 

@@ -8,7 +8,8 @@ import torch
 from diffusers import ChromaPipeline, ChromaTransformer2DModel, FluxPipeline, FluxTransformer2DModel
 from safetensors.torch import load_file
 
-from simpletuner import plans, rules
+from simpletuner import plans
+from simpletuner.building import build_trainer
 from simpletuner.demo.pretrain import untrained_pipeline
 from simpletuner.errors import ConfigError, DataError
 from simpletuner.models.adapters.formats.files import encode
@@ -16,7 +17,7 @@ from simpletuner.models.adapters.formats.neutral import Lora, LowRank
 from simpletuner.models.references import references
 from simpletuner.preparation import prepare
 from simpletuner.progress import Recorded
-from simpletuner.run import build_trainer
+from simpletuner.remarks import remarks
 from simpletuner.training.checkpoint import Checkpoints
 from simpletuner.training.runtime import Runtime
 
@@ -293,12 +294,12 @@ def test_what_chroma_draws_needs_no_clip(tmp_path, chroma, pictures):
 def test_what_chroma_does_not_read_is_told(tmp_path, chroma, pictures):
     data = [house.data_set("subject", pictures)]
     given = {"text_encoder_2_precision": "int8-quanto", "flux_guidance_value": 3.0, "t5_padding": "zero"}
-    told = list(rules.remarks(house.resolved(house.write_run(tmp_path, data, model_family="chroma", **given), chroma)))
+    told = list(remarks(house.resolved(house.write_run(tmp_path, data, model_family="chroma", **given), chroma)))
     said = "text_encoder_2_precision has no effect: Chroma has one text encoder, T5, and text_encoder_1_precision is fo"
     assert [one for one in told if one.startswith(said)]
     assert {one.split()[0] for one in told if "no effect: Chroma" in one} == set(given)
     plain = house.write_run(tmp_path, data, model_family="chroma")
-    assert not [one for one in rules.remarks(house.resolved(plain, chroma)) if "Chroma" in one]
+    assert not [one for one in remarks(house.resolved(plain, chroma)) if "Chroma" in one]
 
 
 @pytest.mark.parametrize(("name", "loads"), [("chroma", ChromaTransformer2DModel), ("schnell", FluxTransformer2DModel)])

@@ -17,13 +17,13 @@ from diffusers import FluxPipeline, FluxTransformer2DModel
 from safetensors.torch import load_file
 from training.test_step import batch
 
+from simpletuner.building import build_trainer
 from simpletuner.errors import CheckpointError, ConfigError
 from simpletuner.models.family import Compute
 from simpletuner.models.trained import parameters_of
 from simpletuner.models.whole import Whole
 from simpletuner.preparation import prepare
 from simpletuner.progress import Recorded, StepDone
-from simpletuner.run import build_trainer
 from simpletuner.training.checkpoint import Checkpoints
 from simpletuner.training.runtime import Runtime
 

@@ -12,9 +12,9 @@ from peft import LoraConfig
 from safetensors.torch import load_file, save_file
 
 from simpletuner import plans
+from simpletuner.building import build_trainer
 from simpletuner.preparation import prepare
 from simpletuner.progress import Recorded, StepDone
-from simpletuner.run import build_trainer
 from simpletuner.training.checkpoint import Checkpoints
 from simpletuner.training.runtime import Runtime
 

@@ -18,6 +18,7 @@ import tiny
 import torch
 from safetensors.torch import load_file
 
+from simpletuner.building import build_trainer
 from simpletuner.models.adapters import lora
 from simpletuner.models.adapters.adapter import AdapterFile
 from simpletuner.models.adapters.lora import LoraPlan
@@ -25,7 +26,7 @@ from simpletuner.models.adapters.presets import PRESETS
 from simpletuner.models.family import Compute
 from simpletuner.preparation import prepare
 from simpletuner.progress import Recorded, StepDone
-from simpletuner.run import build_trainer, train
+from simpletuner.run import train
 from simpletuner.training.batches import Batch
 from simpletuner.training.checkpoint import Checkpoints
 from simpletuner.training.group import joined

@@ -13,13 +13,13 @@ import torch
 from diffusers import FluxPipeline
 from safetensors.torch import load_file
 
+from simpletuner.building import build_trainer
 from simpletuner.errors import CheckpointError, ConfigError
 from simpletuner.models.adapters.formats import detect
 from simpletuner.models.adapters.formats.files import read_adapter
 from simpletuner.models.trained import parameters_of
 from simpletuner.preparation import prepare
 from simpletuner.progress import Recorded, StepDone
-from simpletuner.run import build_trainer
 from simpletuner.training.checkpoint import Checkpoints
 from simpletuner.training.runtime import Runtime
 

@@ -9,10 +9,11 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
+from simpletuner.complaints import problems
 from simpletuner.data.generators.expansion import expand, wrong_generators
 from simpletuner.data.sources import SOURCES, DataBackend, DataEntry, Embeds, Local, TextEmbeds
 from simpletuner.errors import Problem
-from simpletuner.schema import Section, problems
+from simpletuner.schema import Section
 
 
 def read_entries(

@@ -18,13 +18,13 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from training.test_judging import SHOTS, studio
 
+from simpletuner.building import build_trainer
 from simpletuner.config import read
 from simpletuner.errors import ConfigError
 from simpletuner.models.adapters.adapter import AdapterFile
 from simpletuner.models.trained import Trained
 from simpletuner.preparation import prepare
 from simpletuner.progress import ImagesSaved, Recorded
-from simpletuner.run import build_trainer
 from simpletuner.training.checkpoint import Checkpoints
 from simpletuner.training.prompts import Shot
 from simpletuner.training.runtime import Runtime

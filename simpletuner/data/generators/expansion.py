@@ -10,13 +10,13 @@ from typing import Any
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
+from simpletuner.complaints import problems
 from simpletuner.data import geometry
 from simpletuner.data.generators import GENERATORS, Generator
 from simpletuner.data.generators.source import Generated
 from simpletuner.data.sections import CONDITIONING_TYPES, ConditioningGenerator
 from simpletuner.data.sources import DataBackend, DataEntry
 from simpletuner.errors import Problem
-from simpletuner.schema import problems
 
 
 def expand(entries: Sequence[DataEntry]) -> tuple[tuple[DataEntry, ...], list[Problem]]:

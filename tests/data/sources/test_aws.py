@@ -16,11 +16,11 @@ from servers.faults import always, between, seeded
 from servers.s3 import FAST, KEY, SECRET, S3Server, shared
 
 from data.sources.drawn import picture
+from simpletuner.complaints import problems
 from simpletuner.data.scan import scan
 from simpletuner.data.sources.aws import Aws, BucketFolder
 from simpletuner.data.sources.base import wanted
 from simpletuner.errors import DataError
-from simpletuner.schema import problems
 from simpletuner.storage.retries import Patience, Unreachable
 from simpletuner.storage.s3 import S3Store
 from simpletuner.storage.s3_objects import Objects

@@ -7,9 +7,9 @@ import pytest
 from pydantic import ValidationError
 from servers.s3 import shared
 
+from simpletuner.complaints import problems
 from simpletuner.data.sources.embeds import Embeds, ImageEmbeds, TextEmbeds, open_place, unused_options
 from simpletuner.errors import DataError
-from simpletuner.schema import problems
 from simpletuner.storage.local import LocalStore
 from simpletuner.storage.memory import MemoryStore
 from simpletuner.storage.s3 import S3Store

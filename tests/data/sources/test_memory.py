@@ -3,9 +3,10 @@
 import pytest
 from pydantic import ValidationError
 
+from simpletuner.complaints import problems
 from simpletuner.data.sources.embeds import TextEmbeds
 from simpletuner.data.sources.memory import Memory
-from simpletuner.schema import problems, without_effect
+from simpletuner.schema import without_effect
 
 
 def test_images_in_memory_are_refused_with_the_remedy_and_with_nothing_else() -> None:
