@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,24 +20,29 @@ class Finding:
     """Whether the Hub says so; otherwise it could only not be asked."""
 
 
-def reachable(repository: str, revision: str | None) -> str | None:
-    """What is wrong with a repository, or None when it can be read."""
-    found = _look(repository, revision)
-    return found.said if found else None
-
-
-def closed(places: Mapping[str, tuple[str, str | None]]) -> Iterator[Problem]:
-    """The repositories that surely cannot be read, told by the options that name them.
-
-    One that is on this machine already is not asked for, and a Hub that does not answer may do so later.
+def findings(places: Mapping[str, tuple[str, str | None]]) -> Iterator[tuple[str, Finding]]:
+    """What is wrong with repositories, by the options that name them; one that is on this machine is not asked for.
 
     Args:
         places: A repository and a revision for each option.
     """
     for option, (repository, revision) in places.items():
         found = None if _is_here(repository, revision) else _look(repository, revision)
-        if found is not None and found.is_certain:
-            yield Problem(option, found.said)
+        if found is not None:
+            yield option, found
+
+
+def closed(found: Iterable[tuple[str, Finding]], always_used: Container[str] = ()) -> Iterator[Problem]:
+    """The repositories that surely cannot be read.
+
+    A Hub that does not answer may do so later, or caches may hold what a repository is for; but not if the options
+    `always_used` name it and the user has forbidden to ask the Hub.
+    """
+    from huggingface_hub.constants import HF_HUB_OFFLINE
+
+    for option, one in found:
+        if one.is_certain or (HF_HUB_OFFLINE and option in always_used):
+            yield Problem(option, one.said)
 
 
 def has_token() -> bool:

@@ -37,8 +37,13 @@ def check(config: RunConfig) -> None:
     Raises:
         ConfigError: Something of it cannot be used.
     """
-    if problems := [*hub.closed(remote(config)), *_machine(config), *_adapters(config)]:
+    closed = hub.closed(hub.findings(remote(config)), _ALWAYS_USED)
+    if problems := [*closed, *_machine(config), *_moved(config), *_adapters(config)]:
         raise ConfigError("the config", problems)
+
+
+_ALWAYS_USED = ("assistant_lora_path", "controlnet_model_name_or_path")
+"""What no cache can stand for."""
 
 
 def adapters(config: RunConfig) -> None:
@@ -140,6 +145,15 @@ def _machine(config: RunConfig) -> Iterator[Problem]:
         yield Problem("group_offload_use_stream", what)
     if compilation is not None and (said := compiling.missing_tool(compilation.backend, has_card=has_card)):
         yield Problem("dynamo_backend", said)
+
+
+def _moved(config: RunConfig) -> Iterator[Problem]:
+    """Layers to be moved that the network does not have, as far as it is on this machine."""
+    named = (config.memory.ramtorch_target_modules or ()) if config.memory.ramtorch else ()
+    known = (_known(config) or ()) if named else ()
+    for one in named if known else ():
+        if not any(name.endswith(f".{one}") for name in known):
+            yield Problem("ramtorch_target_modules", f"no layer of the network is called {one}; leave it out")
 
 
 def _disk(folder: Path) -> Iterator[Problem]:

@@ -181,6 +181,11 @@ def test_an_adapter_that_is_not_there_or_not_whole(train, model, tmp_path, optio
             "lora_init_type",
             "loftq needs the weights as they are, and text_encoder_1_precision is int4-quanto",
         ),
+        (
+            {"ramtorch": True, "ramtorch_target_modules": "to_q,to_x"},
+            "ramtorch_target_modules",
+            "no layer of the network is called to_x",
+        ),
         ({"tread_config": route(1, 9)}, "tread_config", "names block 9, but the network has 7: 0 to 6"),
         ({"tread_config": route(-2, 1)}, "tread_config", "a route that ends at block 1, before block -2"),
         (

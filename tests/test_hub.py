@@ -8,7 +8,13 @@ import sys
 import pytest
 from servers import hub
 
-CODE = "import sys; from simpletuner.hub import reachable; print(reachable(sys.argv[1], sys.argv[2] or None))"
+CODE = """
+import sys
+from simpletuner.hub import findings
+
+found = [one.said for _, one in findings({"base": (sys.argv[1], sys.argv[2] or None)})]
+print(found[0] if found else None)
+"""
 
 
 def said(server, repository, revision="", **environment):
@@ -55,12 +61,16 @@ def test_a_hub_that_is_not_there_is_no_traceback(small_hub):
 
 def train(server, folder, home, *words, **environment):
     """`train` in a folder with pictures that cannot be read: whoever looks at the data says so."""
+    return called("train", server, folder, home, *words, **environment)
+
+
+def called(name, server, folder, home, *words, **environment):
     (folder / "pictures").mkdir(exist_ok=True)
     (folder / "pictures" / "one.png").write_text("not a picture")
     (folder / "data.json").write_text(json.dumps([{"id": "subject", "instance_data_dir": "pictures"}]))
     (folder / "config.json").write_text(json.dumps({"data_backend_config": "data.json", "validation_disable": True}))
     variables = {**os.environ, **server.environment(), "HF_HOME": str(home), **environment}
-    command = [sys.executable, "-m", "simpletuner", "train", "--config", "config.json", *words]
+    command = [sys.executable, "-m", "simpletuner", name, "--config", "config.json", *words]
     return subprocess.run(command, env=variables, cwd=folder, capture_output=True, text=True)
 
 
@@ -82,6 +92,21 @@ def test_training_on_a_gated_repository_without_a_token_ends_before_any_work(sma
         f"  {option}: you/gated is gated: accept its licence on its page on the Hub, and set HF_TOKEN",
     ]
     assert not (tmp_path / "cache").exists()
+
+
+def test_a_check_refuses_a_gated_repository_and_notes_a_hub_that_does_not_answer(small_hub, tmp_path):
+    word = "pretrained_model_name_or_path=you/gated"
+    done = called("check", small_hub, tmp_path, tmp_path / "home", word, HF_TOKEN="")
+    assert done.returncode == 2 and "pretrained_model_name_or_path: you/gated is gated: accept" in done.stderr
+    away = called("check", small_hub, tmp_path, tmp_path / "home", word, HF_ENDPOINT="http://127.0.0.1:9")
+    assert away.returncode == 0 and "note: you/gated could not be looked up on the Hub" in away.stdout
+
+
+def test_what_no_cache_stands_for_must_be_on_a_machine_that_may_not_ask_the_hub(small_hub, tmp_path):
+    words = ("pretrained_model_name_or_path=you/open", "assistant_lora_path=you/helper")
+    done = train(small_hub, tmp_path, tmp_path / "home", *words, HF_HUB_OFFLINE="1")
+    assert done.returncode == 2 and "assistant_lora_path: you/helper could not be looked up" in done.stderr
+    assert "offline mode" in done.stderr and "pretrained_model_name_or_path: " not in done.stderr
 
 
 def downloaded(home, name):

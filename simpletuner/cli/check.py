@@ -12,7 +12,8 @@ from simpletuner.cli.choosing import PASS_ON, chosen, selecting
 from simpletuner.cli.summary import describe
 from simpletuner.config import Reading, load
 from simpletuner.demo.start import prepare_demo
-from simpletuner.hub import reachable
+from simpletuner.errors import ConfigError
+from simpletuner.hub import closed, findings
 from simpletuner.training import update_plans
 
 
@@ -45,8 +46,15 @@ def command(
 
 
 def _weights(reading: Reading, offline: bool) -> list[str]:
-    """What there is to say about weights that are not on this machine."""
-    remote = sorted(preflight.remote(reading.config).values(), key=itemgetter(0))
+    """What there is to say about weights that are not on this machine.
+
+    Raises:
+        ConfigError: They are not open to the user.
+    """
+    places = preflight.remote(reading.config)
     if offline:
-        return [f"{source} was not looked at: --offline" for source, _ in remote]
-    return [said for source, revision in remote if (said := reachable(source, revision))]
+        return [f"{source} was not looked at: --offline" for source, _ in sorted(places.values(), key=itemgetter(0))]
+    found = list(findings(places))
+    if problems := list(closed(found)):
+        raise ConfigError(str(reading.path), problems)
+    return [one.said for _, one in found]
