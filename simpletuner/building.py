@@ -15,7 +15,7 @@ from simpletuner.progress import Reporter
 from simpletuner.training import optimizers
 from simpletuner.training.batches import Batches, Prompts
 from simpletuner.training.checkpoint import Checkpoints
-from simpletuner.training.fused_backward import UpdatesInBackward
+from simpletuner.training.fused_backward import UpdatesInBackward, by_weight
 from simpletuner.training.learning import Learning
 from simpletuner.training.runtime import Runtime
 from simpletuner.training.schedule import Schedule
@@ -85,6 +85,7 @@ def _updates(config: RunConfig, network: Assembled, schedule: Schedule, runtime:
     """What changes the weights; the network is on its device afterwards."""
     options, rate = config.optimization, plans.learning_rate(config, schedule, runtime)
     groups = plans.parameter_groups(config, network.trained)
+    groups = by_weight(groups) if options.updates_in_backward else groups
     optimizer = optimizers.build(options.optimizer, groups, plans.optimizer_settings(config, rate))
     fused = UpdatesInBackward(optimizer, limit=options.max_grad_norm) if options.updates_in_backward else None
     made_with = optimizers.settings_of(optimizer)

@@ -136,10 +136,10 @@ def covering(strength: int) -> list[Row]:
 
 def _row(begin: Group, left: set[Group], number: int) -> Row:
     """A row around a group that is left, which takes in as many others as it can."""
-    row = dict(begin)
+    row = dict(sorted(begin))
     for name in (name for name in WORLD if name not in row):
         row[name] = max(_choices(row, name, number), key=lambda value: _won({**row, name: value}, name, left))
-    return row
+    return {name: row[name] for name in WORLD}
 
 
 def _choices(row: Row, name: str, number: int) -> Iterator[str]:

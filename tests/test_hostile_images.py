@@ -91,7 +91,7 @@ def test_a_place_with_nothing_usable_is_refused_with_its_reasons(tmp_path: Path,
 @pytest.mark.slow
 def test_the_odd_images_of_others_are_used_or_left_out_wherever_they_are(tmp_path: Path, opener: Opener) -> None:
     paths = test_corpus.sample(test_corpus.fetched(may_download=False))
-    paths = paths[::4] if "CI" in os.environ else paths
+    paths = paths[::4] if os.environ.get("CI") else paths
     files = {f"{number:03} {path.stem}.{_ENDINGS[number % 3]}": path.read_bytes() for number, path in enumerate(paths)}
     dataset, latents = opened(opener, tmp_path / "place", {"a.png": odd.usable()["a.png"], **files})
     assert_all_accounted_for(dataset, latents)

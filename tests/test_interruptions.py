@@ -21,7 +21,7 @@ from simpletuner.progress import Event, ImagesSaved, Recorded, StepDone
 from simpletuner.run import train
 
 STEPS = 6
-SHORT = "CI" in os.environ
+SHORT = bool(os.environ.get("CI"))
 ROWS = covering(1 if SHORT else 2)
 POINTS = 1 if SHORT else 2
 """In how many ways each run is interrupted."""

@@ -361,7 +361,7 @@ def test_processes_whose_launcher_is_gone_end_with_a_checkpoint(tmp_path, long_r
 
 
 @pytest.mark.slow
-@pytest.mark.skipif("CI" in os.environ, reason="the launchers of others differ in nothing that changes often")
+@pytest.mark.skipif(bool(os.environ.get("CI")), reason="the launchers of others differ in nothing that changes often")
 @pytest.mark.parametrize("launcher", ["torchrun", "accelerate"])
 def test_other_launchers_can_start_a_run(tmp_path, long_run, launcher):
     port = str(processes.free_port())

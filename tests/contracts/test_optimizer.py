@@ -8,7 +8,7 @@ import torch
 from simpletuner.errors import ConfigError
 from simpletuner.training import optimizers
 from simpletuner.training.checkpoint import read_state, write_state
-from simpletuner.training.fused_backward import UpdatesInBackward
+from simpletuner.training.fused_backward import UpdatesInBackward, by_weight
 from simpletuner.training.optimizers import OPTIMIZERS, Settings
 
 DTYPES = [torch.float32, torch.bfloat16]
@@ -97,7 +97,7 @@ def test_saving_and_loading_in_the_middle_changes_no_bit(name, dtype, tmp_path):
 def test_updating_each_weight_by_itself_in_the_backward_pass_changes_no_bit(name):
     whole, inside = weights(torch.float32), weights(torch.float32)
     descend(whole, made(name, whole), range(5))
-    optimizer = made(name, inside)
+    optimizer = made(name, by_weight([{"params": inside}]))
     UpdatesInBackward(optimizer, limit=0.0)
     for number in range(5):
         torch.manual_seed(number)

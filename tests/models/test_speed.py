@@ -14,7 +14,7 @@ from simpletuner.models.adapters.presets import PRESETS
 from simpletuner.models.checkpointing import Recompute
 from simpletuner.models.compiling import Compilation
 from simpletuner.models.precision import PRECISIONS
-from simpletuner.training.fused_backward import UpdatesInBackward
+from simpletuner.training.fused_backward import UpdatesInBackward, by_weight
 
 CPU = torch.device("cpu")
 
@@ -232,7 +232,8 @@ def test_steps_inside_the_backward_pass_are_the_same_steps(kind, limit):
         denoiser = ready()
         parameters = list(lora.trainable(denoiser.module).values())
         half = len(parameters) // 2
-        optimizer = kind([{"params": parameters[:half]}, {"params": parameters[half:], "lr": 3e-3}], lr=1e-2)
+        groups = [{"params": parameters[:half]}, {"params": parameters[half:], "lr": 3e-3}]
+        optimizer = kind(by_weight(groups), lr=1e-2)
         fused = UpdatesInBackward(optimizer, limit=limit) if is_fused else None
         norms = []
         for seed in (1, 2, 3):

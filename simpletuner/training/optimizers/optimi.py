@@ -11,7 +11,7 @@ _OPTIMI = Library("optimi", "torch-optimi")
 
 def _optimi(name: str, summary: str, *, limits: bool = False, **defaults: Any) -> Recipe:
     given = {"kahan_sum": True, **defaults}
-    return Recipe(summary, _OPTIMI, f"optimi.{name}", given, limits_gradients=limits)
+    return Recipe(summary, _OPTIMI, f"optimi.{name}", given, limits_gradients=limits, goes_by_weight=True)
 
 
 _BETAS = (0.9, 0.99)
