@@ -21,10 +21,9 @@ from simpletuner.models.memory_plans import Circumstances
 from simpletuner.models.precision import activation_problem, full_training_problem, missing_package
 from simpletuner.models.sources import wrong_with
 from simpletuner.training import crew as crews
-from simpletuner.training import save_plans, update_plans
+from simpletuner.training import save_plans, trackers, update_plans
 from simpletuner.training.guards import SKIP
 from simpletuner.training.objective import together
-from simpletuner.training.trackers import missing
 from simpletuner.training.wrong_pictures import skipped, wrong_pictures
 
 if TYPE_CHECKING:
@@ -37,7 +36,8 @@ def check(config: RunConfig) -> list[Problem]:
     return [
         *_weights(config),
         *_publishing(config),
-        *missing(config.tracking.report_to),
+        *trackers.missing(config.tracking.report_to),
+        *trackers.wrong_project(config.tracking.trackers(), config.tracking.tracker_project_name),
         *(list(routes(config.routing)) or _blocks_named(config)),
         *_targets(config),
         *memory_plans.conflicts(config.memory, circumstances(config)),

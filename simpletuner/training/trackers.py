@@ -171,6 +171,14 @@ def missing(names: Iterable[str]) -> Iterator[Problem]:
             yield Problem("report_to", f"'{name}' is not installed; {advice}")
 
 
+def wrong_project(names: Iterable[str], project: str) -> Iterator[Problem]:
+    """A name of the project that one of these trackers does not take."""
+    wrong = [letter for letter in "/\\#?%:" if letter in project]
+    if wrong and "wandb" in names:
+        what = f"'{project}' has {' and '.join(wrong)} in it, which wandb does not take; change it"
+        yield Problem("tracker_project_name", what)
+
+
 def open_tracker(name: str, identity: Identity) -> Reporter:
     """Open one tracker so that nothing it does can end the run.
 

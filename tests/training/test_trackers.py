@@ -109,6 +109,12 @@ class Lacking(Broken):
         raise ImportError("no module named moviepy")
 
 
+def test_a_project_that_wandb_would_refuse_is_told_where_wandb_is_asked_for():
+    assert list(trackers.wrong_project(["tensorboard"], "me/zorb")) == []
+    (problem,) = trackers.wrong_project(["tensorboard", "wandb"], "me/zorb")
+    assert str(problem) == "tracker_project_name: 'me/zorb' has / in it, which wandb does not take; change it"
+
+
 def test_a_package_that_is_missing_only_on_the_way_ends_the_tracking_and_not_the_run():
     with house.heard("simpletuner.training.trackers") as told:
         guarded = Guarded("lacking", Lacking)
