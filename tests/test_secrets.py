@@ -12,6 +12,8 @@ import house
 import pytest
 from servers import hub
 
+from simpletuner.training.trackers import TRACKERS, is_installed
+
 SECRETS = {
     "WANDB_API_KEY": "0123456789abcdef0123456789abcdef01234567",
     "AWS_SECRET_ACCESS_KEY": "aws-secret-key-that-nobody-may-see",
@@ -54,7 +56,7 @@ def test_a_run_with_everything_on_keeps_its_secrets(tmp_path, model, pictures, s
         [house.data_set("subject", pictures)],
         max_train_steps=2,
         checkpoint_step_interval=1,
-        report_to="tensorboard,wandb",
+        report_to="all",
         webhook_config=hooks,
         push_to_hub=True,
         push_checkpoints_to_hub=True,
@@ -67,14 +69,16 @@ def test_a_run_with_everything_on_keeps_its_secrets(tmp_path, model, pictures, s
     )
     secrets = [*SECRETS.values(), hub.TOKEN, HOOK, WORD]
     with hub.running() as server:
-        variables = {**os.environ, **SECRETS, **server.environment(), "MODEL": str(model), "WANDB_MODE": "offline"}
+        here = {"MODEL": str(model), "WANDB_MODE": "offline", "TRACKIO_DIR": str(tmp_path / "trackio")}
+        variables = {**os.environ, **SECRETS, **server.environment(), **here}
         command = [sys.executable, "-m", "simpletuner", "train", "--config", str(path)]
         done = subprocess.run(command, env=variables, capture_output=True, timeout=300)
         assert done.returncode == 0, done.stderr.decode()
         assert len(server.commits) == 3 and len(service.bodies) > 4
         uploaded = dict(server.files["tester/zorb"])
     written = {str(file): file.read_bytes() for file in tmp_path.rglob("*") if file.is_file() and file != path}
-    assert any("wandb" in name for name in written) and any("tensorboard" in name for name in written)
+    trackers = [name for name in TRACKERS if is_installed(name)]
+    assert len(trackers) > 1 and all(any(f"/{one}/" in name for name in written) for one in trackers)
     sent = {f"message {number}": body for number, body in enumerate(service.bodies)}
     said = {"stdout": done.stdout, "stderr": done.stderr}
     for name, content in {**written, **uploaded, **sent, **said}.items():

@@ -7,8 +7,8 @@ from pathlib import Path
 import house
 import numpy as np
 import pytest
+import stock
 import torch
-from diffusers import FluxPipeline
 from PIL import Image
 
 from simpletuner.errors import ConfigError
@@ -38,23 +38,6 @@ def saved(recorded: Recorded) -> list[ImagesSaved]:
     return [event for event in recorded.events if isinstance(event, ImagesSaved)]
 
 
-def levels(image: Image.Image | Path | str) -> np.ndarray:
-    opened = image if isinstance(image, Image.Image) else Image.open(image)
-    return np.asarray(opened.convert("RGB"), dtype=int)
-
-
-def differ(one: object, other: object) -> int:
-    return int(np.abs(levels(one) - levels(other)).max())
-
-
-def pipeline(model: Path, adapter: Path | None) -> FluxPipeline:
-    found = FluxPipeline.from_pretrained(model, dtype=torch.float32)
-    found.set_progress_bar_config(disable=True)
-    if adapter is not None:
-        found.load_lora_weights(adapter.parent, weight_name=adapter.name)
-    return found
-
-
 def test_each_prompt_is_drawn_with_settings_of_its_own(tmp_path: Path, model: Path, pictures: Path) -> None:
     library = tmp_path / "prompts.json"
     own = {"prompt": "a blue ring", "resolution": "128x64", "seed": 3, "steps": 2, "guidance": 1.5, "guidance_real": 2}
@@ -62,20 +45,11 @@ def test_each_prompt_is_drawn_with_settings_of_its_own(tmp_path: Path, model: Pa
     options = {"user_prompt_library": str(library), "validation_no_cfg_until_timestep": 0, "max_train_steps": 1}
     outcome, recorded = ran(tmp_path / "run", model, pictures, **options)
     path = Path(saved(recorded)[0].paths[0])
-    stock = pipeline(model, outcome.adapter)
-    expected = stock(
-        "a blue ring",
-        negative_prompt="red",
-        true_cfg_scale=2.0,
-        guidance_scale=1.5,
-        width=128,
-        height=64,
-        num_inference_steps=2,
-        max_sequence_length=stock.tokenizer_2.model_max_length,
-        generator=torch.Generator().manual_seed(3),
-    ).images[0]
+    guided = {"negative_prompt": "red", "true_cfg_scale": 2.0, "guidance_scale": 1.5}
+    size = {"width": 128, "height": 64, "num_inference_steps": 2}
+    expected = stock.drawn(stock.pipeline(model, outcome.adapter), "a blue ring", seed=3, **guided, **size)
     assert path.name == "step_1_own_0_128x64.png"
-    assert differ(path, expected) <= 1
+    assert stock.differ(path, expected) <= 1
 
 
 def test_pictures_are_drawn_when_options_say(tmp_path: Path, model: Path, pictures: Path) -> None:
@@ -97,13 +71,13 @@ def test_other_noise_and_other_files_when_they_are_asked_for(tmp_path: Path, mod
     options = {"learning_rate": 1e-30, "validation_step_interval": 1, "max_train_steps": 2}
     _, same = ran(tmp_path / "same", model, pictures, **options, validation_image_format="webp")
     first, second = saved(same)
-    assert differ(first.paths[0], second.paths[0]) == 0
+    assert stock.differ(first.paths[0], second.paths[0]) == 0
     assert first.paths[0].endswith(".webp") and Image.open(first.paths[0]).format == "WEBP"
     assert PROMPT.encode() in Path(first.paths[0]).read_bytes()
     other = {**options, "validation_randomize": True, "validation_image_format": "jpeg"}
     _, random = ran(tmp_path / "random", model, pictures, **other, validation_image_quality=100)
     first, second = saved(random)
-    assert differ(first.paths[0], second.paths[0]) > 8
+    assert stock.differ(first.paths[0], second.paths[0]) > 8
     assert first.paths[0].endswith(".jpg") and Image.open(first.paths[0]).format == "JPEG"
     _, again = ran(tmp_path / "again", model, pictures, **other, validation_image_quality=100)
     assert Path(saved(again)[1].paths[0]).read_bytes() == Path(second.paths[0]).read_bytes()
@@ -121,13 +95,13 @@ def test_a_picture_is_changed_in_part_as_diffusers_changes_it(tmp_path: Path, mo
         "validation_stitch_input_location": "right",
     }
     outcome, recorded = ran(tmp_path / "run", model, pictures, **options)
-    stock = pipeline(model, outcome.adapter)
-    pixels = torch.from_numpy(levels(source)).permute(2, 0, 1)[None].float() / 127.5 - 1
-    config = stock.vae.config
+    theirs = stock.pipeline(model, outcome.adapter)
+    pixels = torch.from_numpy(stock.levels(source)).permute(2, 0, 1)[None].float() / 127.5 - 1
+    config = theirs.vae.config
     with torch.no_grad():
-        latents = (stock.vae.encode(pixels).latent_dist.mean - config.shift_factor) * config.scaling_factor
+        latents = (theirs.vae.encode(pixels).latent_dist.mean - config.shift_factor) * config.scaling_factor
     noise = torch.randn((1, 16, 8, 8), generator=torch.Generator().manual_seed(11))
-    whole = stock.scheduler
+    whole = theirs.scheduler
     from diffusers.pipelines.flux.pipeline_flux import calculate_shift
 
     mu = calculate_shift(
@@ -136,15 +110,15 @@ def test_a_picture_is_changed_in_part_as_diffusers_changes_it(tmp_path: Path, mo
     whole.set_timesteps(sigmas=np.linspace(1.0, 1 / 4, 4), mu=mu)
     sigmas = whole.sigmas[2:]
     noisy = (1 - sigmas[0]) * latents + sigmas[0] * noise
-    embeds, pooled, ids = stock.encode_prompt(PROMPT, None, max_sequence_length=stock.tokenizer_2.model_max_length)
-    places = stock._prepare_latent_image_ids(1, 4, 4, torch.device("cpu"), torch.float32)
+    embeds, pooled, ids = theirs.encode_prompt(PROMPT, None, max_sequence_length=theirs.tokenizer_2.model_max_length)
+    places = theirs._prepare_latent_image_ids(1, 4, 4, torch.device("cpu"), torch.float32)
     tokens = pack(noisy)
     for now, following in zip(sigmas[:-1], sigmas[1:], strict=True):
         with torch.no_grad():
-            (said,) = stock.transformer(
+            (said,) = theirs.transformer(
                 hidden_states=tokens,
                 timestep=now[None],
-                guidance=torch.tensor([2.5]) if stock.transformer.config.guidance_embeds else None,
+                guidance=torch.tensor([2.5]) if theirs.transformer.config.guidance_embeds else None,
                 pooled_projections=pooled,
                 encoder_hidden_states=embeds,
                 txt_ids=ids,
@@ -152,11 +126,11 @@ def test_a_picture_is_changed_in_part_as_diffusers_changes_it(tmp_path: Path, mo
                 return_dict=False,
             )
         tokens = tokens + (following - now) * said
-    unpacked = stock._unpack_latents(tokens, 64, 64, 8) / config.scaling_factor + config.shift_factor
+    unpacked = theirs._unpack_latents(tokens, 64, 64, 8) / config.scaling_factor + config.shift_factor
     with torch.no_grad():
-        image = stock.image_processor.postprocess(stock.vae.decode(unpacked, return_dict=False)[0])[0]
+        image = theirs.image_processor.postprocess(theirs.vae.decode(unpacked, return_dict=False)[0])[0]
     (event,) = saved(recorded)
-    assert differ(event.paths[0], image) <= 1
+    assert stock.differ(event.paths[0], image) <= 1
     assert Image.open(event.sheet).width > 3 * 256  # the base model, the step, and the start behind them
 
 
@@ -183,21 +157,13 @@ def test_other_adapters_are_worn_for_pictures_only(tmp_path: Path, model: Path, 
     assert outcome.adapter.read_bytes() == plain.adapter.read_bytes()
     without, worn = saved(recorded)[0].paths
     assert Path(worn).name == "step_2_validation__old-one_0_64x64.png"
-    assert differ(without, saved(before)[0].paths[0]) == 0
-    stock = pipeline(model, None)
-    stock.load_lora_weights(outcome.adapter.parent, weight_name=outcome.adapter.name, adapter_name="own")
-    stock.load_lora_weights(other.adapter.parent, weight_name=other.adapter.name, adapter_name="other")
-    stock.set_adapters(["own", "other"], [1.0, 0.7])
-    image = stock(
-        PROMPT,
-        guidance_scale=2.5,
-        width=64,
-        height=64,
-        num_inference_steps=3,
-        max_sequence_length=stock.tokenizer_2.model_max_length,
-        generator=torch.Generator().manual_seed(11),
-    ).images[0]
-    assert differ(worn, image) <= 1 and differ(worn, without) > 1
+    assert stock.differ(without, saved(before)[0].paths[0]) == 0
+    both = stock.pipeline(model)
+    both.load_lora_weights(outcome.adapter.parent, weight_name=outcome.adapter.name, adapter_name="own")
+    both.load_lora_weights(other.adapter.parent, weight_name=other.adapter.name, adapter_name="other")
+    both.set_adapters(["own", "other"], [1.0, 0.7])
+    image = stock.drawn(both, PROMPT, guidance_scale=2.5, width=64, height=64, num_inference_steps=3)
+    assert stock.differ(worn, image) <= 1 and stock.differ(worn, without) > 1
 
 
 def test_what_is_not_there_is_told_before_anything_is_done(tmp_path: Path, model: Path, pictures: Path) -> None:

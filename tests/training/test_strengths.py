@@ -8,11 +8,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import house
-import numpy as np
 import pytest
+import stock
 import tiny
 import torch
-from diffusers import FluxPipeline
 from models.test_lora_variants import attached, disturb
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -79,14 +78,6 @@ def drawn(recorded: Recorded) -> ImagesSaved:
     return [event for event in recorded.events if isinstance(event, ImagesSaved)][-1]
 
 
-def levels(path: Path | str) -> np.ndarray:
-    return np.asarray(Image.open(path).convert("RGB"), dtype=int)
-
-
-def differ(one: Path | str, other: Path | str) -> int:
-    return int(np.abs(levels(one) - levels(other)).max())
-
-
 def base(folder: Path, name: str) -> Path:
     (path,) = (folder / "benchmarks" / "base_model").glob(f"{name}_64x64_*.png")
     return path
@@ -122,20 +113,20 @@ def test_a_prompt_is_drawn_by_the_base_the_adapter_or_a_share_of_it(
     names = ["usual_0", "none_at0_1", "one_2", "half_at0.5_3", "twice_at2_4"]
     assert [Path(one).name for one in event.paths] == [f"step_2_{name}_64x64.png" for name in names]
     usual, none, one, half, twice = event.paths
-    assert differ(none, base(outcome.folder, "usual")) == 0
-    assert differ(one, usual) == 0
+    assert stock.differ(none, base(outcome.folder, "usual")) == 0
+    assert stock.differ(one, usual) == 0
     for other in (none, half, twice):
-        assert differ(other, usual) > 1
+        assert stock.differ(other, usual) > 1
     for name in STRENGTHS:
-        assert differ(base(outcome.folder, name), none) == 0
+        assert stock.differ(base(outcome.folder, name), none) == 0
 
     with resumed(path, model, outcome.checkpoints[-1]) as (trainer, _):
         halve(trainer.trained, ending)
         trainer.validation.draw(trainer.denoiser, trainer.trained, 9)
     folder = outcome.folder / "validation_images"
-    assert differ(folder / "step_9_usual_0_64x64.png", half) == 0
-    assert differ(folder / "step_9_twice_at2_4_64x64.png", usual) == 0
-    assert differ(folder / "step_9_none_at0_1_64x64.png", none) == 0
+    assert stock.differ(folder / "step_9_usual_0_64x64.png", half) == 0
+    assert stock.differ(folder / "step_9_twice_at2_4_64x64.png", usual) == 0
+    assert stock.differ(folder / "step_9_none_at0_1_64x64.png", none) == 0
 
 
 def test_half_an_adapter_is_what_stock_diffusers_draws_with_a_file_of_half_the_weights(
@@ -145,22 +136,11 @@ def test_half_an_adapter_is_what_stock_diffusers_draws_with_a_file_of_half_the_w
     weights = load_file(outcome.adapter)
     halved = {name: one / 2 if "lora_B" in name else one for name, one in weights.items()}
     save_file(halved, tmp_path / "half.safetensors", metadata={"format": "pt"})
-    pipeline = FluxPipeline.from_pretrained(model, dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
-    pipeline.load_lora_weights(tmp_path, weight_name="half.safetensors")
-    image = pipeline(
-        PROMPT,
-        guidance_scale=2.5,
-        width=64,
-        height=64,
-        num_inference_steps=3,
-        max_sequence_length=pipeline.tokenizer_2.model_max_length,
-        generator=torch.Generator().manual_seed(11),
-    ).images[0]
-    image.save(tmp_path / "stock.png")
+    with_half = stock.pipeline(model, tmp_path / "half.safetensors")
+    image = stock.drawn(with_half, PROMPT, guidance_scale=2.5, width=64, height=64, num_inference_steps=3)
     (half,) = drawn(recorded).paths
-    assert differ(half, tmp_path / "stock.png") <= 1
-    assert differ(half, base(outcome.folder, "half")) > 1
+    assert stock.differ(half, image) <= 1
+    assert stock.differ(half, base(outcome.folder, "half")) > 1
 
 
 def test_strengths_change_nothing_of_what_is_learned_and_nothing_of_other_pictures(
@@ -226,8 +206,8 @@ def test_of_an_average_too_only_a_share_acts(tmp_path: Path, model: Path, pictur
     outcome, recorded = house.run(written(tmp_path, pictures, {"none": 0, "half": 0.5, "usual": 1}, **ema), model)
     own, average = drawn(recorded).paths[:3], drawn(recorded).paths[3:]
     assert Path(average[1]).name == "step_4_half__ema_at0.5_1_64x64.png"
-    assert differ(own[0], average[0]) == differ(own[0], base(outcome.folder, "none")) == 0
-    assert differ(own[1], average[1]) > 0 and differ(average[1], average[2]) > 0
+    assert stock.differ(own[0], average[0]) == stock.differ(own[0], base(outcome.folder, "none")) == 0
+    assert stock.differ(own[1], average[1]) > 0 and stock.differ(average[1], average[2]) > 0
 
 
 class Failing:

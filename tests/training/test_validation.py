@@ -1,10 +1,8 @@
 """Validation draws exactly what the stock pipeline of diffusers draws, and leaves training as it was."""
 
 import house
-import numpy as np
 import pytest
-import torch
-from diffusers import FluxPipeline
+import stock
 from PIL import Image
 
 from simpletuner.progress import ImagesSaved
@@ -24,27 +22,11 @@ OPTIONS = {
 }
 
 
-def stock(model, adapter, *, real):
+def alone(model, adapter, *, real):
     """The same picture through diffusers alone."""
-    pipeline = FluxPipeline.from_pretrained(model, dtype=torch.float32)
-    pipeline.set_progress_bar_config(disable=True)
-    if adapter is not None:
-        pipeline.load_lora_weights(adapter.parent, weight_name=adapter.name)
-    return pipeline(
-        PROMPT,
-        negative_prompt="a blue square",
-        true_cfg_scale=real,
-        guidance_scale=2.5,
-        width=64,
-        height=128,
-        num_inference_steps=4,
-        max_sequence_length=pipeline.tokenizer_2.model_max_length,
-        generator=torch.Generator().manual_seed(11),
-    ).images[0]
-
-
-def levels(image):
-    return np.asarray(image.convert("RGB"), dtype=int)
+    guided = {"negative_prompt": "a blue square", "true_cfg_scale": real, "guidance_scale": 2.5}
+    size = {"width": 64, "height": 128, "num_inference_steps": 4}
+    return stock.drawn(stock.pipeline(model, adapter), PROMPT, **guided, **size)
 
 
 @pytest.mark.parametrize("real", [1.0, 3.0])
@@ -55,10 +37,10 @@ def test_pictures_with_and_without_the_adapter_equal_those_of_stock_diffusers(tm
     ours = Image.open(saved.paths[0])
     (base,) = (outcome.folder / "benchmarks" / "base_model").glob("validation_64x128_*.png")
     assert ours.size == (64, 128)
-    with_adapter, without = stock(model, outcome.adapter, real=real), stock(model, None, real=real)
-    assert np.abs(levels(ours) - levels(with_adapter)).max() <= 1
-    assert np.abs(levels(Image.open(base)) - levels(without)).max() <= 1
-    assert np.abs(levels(with_adapter) - levels(without)).max() > 1
+    with_adapter, without = alone(model, outcome.adapter, real=real), alone(model, None, real=real)
+    assert stock.differ(ours, with_adapter) <= 1
+    assert stock.differ(base, without) <= 1
+    assert stock.differ(with_adapter, without) > 1
 
 
 def test_drawing_on_the_way_does_not_change_what_is_learned(tmp_path, model, pictures):
@@ -99,5 +81,4 @@ def test_an_adapter_with_dropout_is_drawn_without_it(tmp_path, model, pictures):
     path = house.write_run(tmp_path, [house.data_set("subject", pictures)], **OPTIONS, lora_dropout=0.9)
     outcome, recorded = house.run(path, model)
     (saved,) = [event for event in recorded.events if isinstance(event, ImagesSaved)]
-    difference = levels(Image.open(saved.paths[0])) - levels(stock(model, outcome.adapter, real=1.0))
-    assert np.abs(difference).max() <= 1
+    assert stock.differ(saved.paths[0], alone(model, outcome.adapter, real=1.0)) <= 1
