@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from simpletuner.models.controlling import ControlNet
     from simpletuner.models.options import Adapter
 
     Shapes = Mapping[str, tuple[int, int]]
@@ -191,11 +192,13 @@ def _trained(config: RunConfig, outline: nn.Module | None) -> Iterator[Problem]:
         kind = {"lycoris": "is no LyCORIS adapter", "standard": "is a LyCORIS adapter"}[options.lora_type]
         yield Problem("init_lora", f"'{start}' {kind}, and lora_type is {options.lora_type}; change one of them")
         return
-    if outline is None or config.model.controlnet:  # which has other layers than those of the outline
+    beside = controlling.plan(config.model)
+    network = outline if beside is None else _outline(config, beside)
+    if network is None:
         return
-    known, parts = shapes(outline), {name: type(one).__name__ for name, one in outline.named_modules()}
+    known, parts = shapes(network), {name: type(one).__name__ for name, one in network.named_modules()}
     yield from aiming.problems(options, known, parts, controlling.targets(config.model))
-    if start is not None and options.lora_type == "standard":
+    if start is not None and options.lora_type == "standard" and beside is None:
         try:
             FileStart.read(start, known, use_dora=options.use_dora)
         except ModelError as error:
@@ -208,9 +211,9 @@ def _known(config: RunConfig) -> Shapes | None:
     return shapes(outline) if outline is not None else None
 
 
-def _outline(config: RunConfig) -> nn.Module | None:
-    """The network without weights, where its config is on this machine."""
-    return plans.family(config).outline(config.model.weights(), follows=config.model.control)
+def _outline(config: RunConfig, beside: ControlNet | None = None) -> nn.Module | None:
+    """The network without weights, or the ControlNet beside it, where its config is on this machine."""
+    return plans.family(config).outline(config.model.weights(), follows=config.model.control, beside=beside)
 
 
 def _is_lycoris(path: str) -> bool:

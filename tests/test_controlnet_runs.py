@@ -336,3 +336,12 @@ def test_what_does_not_go_with_a_controlnet_is_refused(tmp_path, model, pictures
     with pytest.raises(ConfigError) as caught:
         house.resolved(path, model)
     assert said in str(caught.value)
+
+
+def test_layers_that_a_controlnet_does_not_have_are_told_before_any_work(tmp_path, model, pictures):
+    named = "controlnet_blocks.0,controlnet_single_blocks.0,nothing"
+    options = {**CONTROL, "flux_lora_target": None, "peft_lora_target_modules": named}
+    path = house.write_run(tmp_path, edges(pictures), **options)
+    with pytest.raises(ConfigError, match="peft_lora_target_modules: no layer of the network is called nothing"):
+        house.run(path, model)
+    assert not (tmp_path / "cache").exists()

@@ -199,8 +199,14 @@ class Family(Protocol):
     def block_counts(self, weights: Weights) -> tuple[int, ...]:
         """How many blocks of each kind the transformer has, in the order in which they run; nothing if not known."""
 
-    def outline(self, weights: Weights, *, follows: bool = False) -> nn.Module | None:
-        """The transformer without weights, where its config is on this machine; `follows` as `denoiser` takes it."""
+    def outline(self, weights: Weights, *, follows: bool = False, beside: ControlNet | None = None) -> nn.Module | None:
+        """The transformer without weights, where its config is on this machine, or the ControlNet beside it.
+
+        Args:
+            weights: Where they are.
+            follows: As `denoiser` takes it.
+            beside: The ControlNet that is asked for instead.
+        """
 
     def architecture(self, weights: Weights) -> str:
         """The name of the architecture in the metadata of saved adapters (modelspec)."""

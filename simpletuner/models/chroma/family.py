@@ -26,6 +26,7 @@ from simpletuner.schema import Choice
 if TYPE_CHECKING:
     from torch import nn
 
+    from simpletuner.models.controlling import ControlNet
     from simpletuner.models.family import (
         Compute,
         Denoiser,
@@ -130,8 +131,8 @@ class Chroma:
             return BLOCKS
         return of_flux.block_counts(of_flux.known_config(weights, single_file.of))
 
-    def outline(self, weights: Weights, *, follows: bool = False) -> nn.Module | None:
-        """The empty transformer, which follows nothing."""
+    def outline(self, weights: Weights, *, follows: bool = False, beside: ControlNet | None = None) -> nn.Module | None:
+        """The empty transformer, which follows nothing and has nothing beside it."""
         config = of_flux.known_config(weights, single_file.of)
         return loading.empty_transformer(config) if config else None
 

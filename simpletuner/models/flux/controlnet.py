@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simpletuner.errors import ModelError
 from simpletuner.models.controlling import DOUBLE_BLOCKS, SINGLE_BLOCKS
@@ -15,7 +15,7 @@ from simpletuner.models.flux.arithmetic import forward_work, prompt_tokens
 from simpletuner.models.flux.denoiser import FluxDenoiser, pack
 from simpletuner.models.flux.loading import block_names, empty, in_folder, transformer_pieces
 from simpletuner.models.references import references, without_references
-from simpletuner.models.sources import is_folder, loading, part_folder
+from simpletuner.models.sources import is_folder, loading, local_config, part_folder
 from simpletuner.models.streaming import Piece, check, fill
 from simpletuner.models.weight_files import Entry
 
@@ -111,16 +111,35 @@ def load(weights: Weights, plan: ControlNet, compute: Compute, block: Pack | Non
     Raises:
         ModelError: The weights are not there, or are not those of a ControlNet of FLUX.1.
     """
-    from diffusers import FluxControlNetModel
-
     with loading("The ControlNet", plan.source or weights.transformer):
         config, found = _of_its_own(plan.source) if plan.source else _of_transformer(weights, plan)
-        with empty():
-            module: FluxControlNetModel = FluxControlNetModel.from_config(dict(config))
+        module = _without_weights(config)
         pieces = found if plan.source else _start(module, found)
         check(module, pieces)
         fill(module, pieces, compute.dtype, blocks=block_names(module), pack=block)
     return module.eval()
+
+
+def outline(transformer: Mapping[str, Any], plan: ControlNet) -> FluxControlNetModel | None:
+    """A ControlNet without weights, where its config is on this machine.
+
+    Args:
+        transformer: The config of the transformer, which a new ControlNet takes after; empty if it is not known.
+        plan: Which ControlNet.
+    """
+    if plan.source is not None:
+        config = local_config(plan.source, _place_in(plan.source), None)
+    else:
+        config = _shape(transformer, plan) if transformer else {}
+    return _without_weights(config) if config else None
+
+
+def _without_weights(config: Mapping[str, Any]) -> FluxControlNetModel:
+    from diffusers import FluxControlNetModel
+
+    with empty():
+        module: FluxControlNetModel = FluxControlNetModel.from_config(dict(config))
+    return module
 
 
 def _of_its_own(source: str) -> Found:
@@ -144,6 +163,11 @@ _OTHERS = {"num_mode": "several kinds of pictures", "conditioning_embedding_chan
 def _of_transformer(weights: Weights, plan: ControlNet) -> Found:
     """The shape of a new ControlNet, and the weights of the transformer that it begins with."""
     config, found = transformer_pieces(weights)
+    return _shape(config, plan), found
+
+
+def _shape(config: Mapping[str, Any], plan: ControlNet) -> dict[str, Any]:
+    """The config of a new ControlNet for a transformer with this one."""
     asked = {"num_layers": plan.double_blocks, "num_single_layers": plan.single_blocks}
     for option, usual in (("num_layers", DOUBLE_BLOCKS), ("num_single_layers", SINGLE_BLOCKS)):
         there, wanted = config[option], asked[option]
@@ -153,7 +177,7 @@ def _of_transformer(weights: Weights, plan: ControlNet) -> Found:
             )
         asked[option] = min(usual, there) if wanted is None else wanted
     shape = {name: config[name] for name in _SHAPE if name in config}
-    return {**shape, **asked}, found
+    return {**shape, **asked}
 
 
 _SHAPE = (

@@ -120,9 +120,11 @@ class Flux:
             return BLOCKS
         return loading.block_counts(loading.known_config(weights, single_file.of))
 
-    def outline(self, weights: Weights, *, follows: bool = False) -> nn.Module | None:
-        """The empty transformer."""
+    def outline(self, weights: Weights, *, follows: bool = False, beside: ControlNet | None = None) -> nn.Module | None:
+        """The empty transformer, or the empty ControlNet beside it."""
         config = loading.known_config(weights, single_file.of)
+        if beside is not None:
+            return controlnet.outline(config, beside)
         shape = inputs.widened(config) if config and follows else config
         return loading.empty_transformer(shape) if shape else None
 
