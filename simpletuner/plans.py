@@ -229,7 +229,12 @@ def kept_base(config: RunConfig, runtime: Runtime, weights: Weights) -> Kept | N
     if name == "no_change" or config.adapter.base_adapters:
         return None
     whole = kept_recipe(weights, runtime.compute, recipe(name))
-    return Kept(cache_folder(config) / "packed", whole, packing_of(name))
+    return Kept(packed_folder(config), whole, packing_of(name))
+
+
+def packed_folder(config: RunConfig) -> Path:
+    """Where packed bases are kept, those of all configs that share the cache."""
+    return cache_folder(config) / "packed"
 
 
 def _adapter_dtype(config: RunConfig, runtime: Runtime) -> torch.dtype:

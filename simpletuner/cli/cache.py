@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import click
 
+from simpletuner import plans
 from simpletuner.caching import upkeep
 from simpletuner.caching.importing import Imported, import_latents
 from simpletuner.caching.importing_texts import TextShape, import_texts
@@ -15,6 +17,7 @@ from simpletuner.caching.upkeep import Place, Tally
 from simpletuner.cli.caches import look, nothing
 from simpletuner.cli.choosing import PASS_ON, selecting
 from simpletuner.errors import ConfigError, Problem
+from simpletuner.models import kept
 from simpletuner.progress import Advanced, Reporter, StageStarted
 from simpletuner.selection import Selection, find
 from simpletuner.storage.store import Entry
@@ -122,21 +125,24 @@ def gc(
     yes: bool,
     others: tuple[str, ...],
 ) -> None:
-    """Find entries that are not needed; --yes deletes them.
+    """Find entries and packed models that are not needed; --yes deletes them.
 
-    Only entries that this program wrote are ever deleted. When several configs share a cache, name them with --also.
+    Only what this program wrote is ever deleted. When several configs share a cache, name them with --also.
     """
     needed: set[str] = set()
+    bases: set[Path] = set()
     for other in others:
         _refuse_nothing(other)
         with look(other, None, None, (), only=nothing) as caches:
             needed.update(key for place in caches.places() for key in place.needed)
+            bases.update(caches.bases)
     with look(config, env, example, overrides, only=nothing) as caches:
         found = [(place, _unneeded(place, needed)) for place in caches.places()]
-    count = sum(len(entries) for _, entries in found)
+        models = kept.unneeded(plans.packed_folder(caches.config), {*bases, *caches.bases})
     for place, entries in found:
         _clear(place, entries, delete=yes)
-    if count and not yes:
+    _clear_models(models, delete=yes)
+    if (models or any(entries for _, entries in found)) and not yes:
         click.echo("Nothing was deleted. Other configs that share a cache may need them; delete them with --yes.")
 
 
@@ -161,6 +167,17 @@ def _clear(place: Place, entries: Sequence[Entry], *, delete: bool) -> None:
             place.store.delete(entry.key)
         for half in upkeep.leftovers(place.store):
             half.unlink(missing_ok=True)
+
+
+def _clear_models(folders: Sequence[Path], *, delete: bool) -> None:
+    """Packed models are told only where there are some, because most configs have none."""
+    if not folders:
+        return
+    size = _bytes(sum(path.stat().st_size for folder in folders for path in folder.iterdir()))
+    count = "1 packed model" if len(folders) == 1 else f"{len(folders):,} packed models"
+    click.echo(f"{folders[0].parent}: {count} not needed, {size}{'; deleted' if delete else ''}")
+    for folder in folders if delete else ():
+        shutil.rmtree(folder)
 
 
 @command.command("import", context_settings=PASS_ON)

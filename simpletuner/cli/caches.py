@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 
 from simpletuner import levers, plans
 from simpletuner.caching.latents import LatentCache
@@ -42,6 +43,8 @@ class Caches:
     latents: LatentCache
     prompts: PromptCache
     reporter: Reporter
+    bases: Sequence[Path]
+    """Where the packed base of the config is kept; none where it is not packed."""
 
     def places(self) -> list[Place]:
         """Each place with everything that the config needs in it."""
@@ -71,16 +74,18 @@ def look(
 def _surveyed(config: RunConfig, reporter: Reporter, only: Only | None) -> Caches:
     mixed = config.precision.mixed_precision
     runtime = Runtime.start("bf16" if mixed == "bf16" else "no", plans.seed_of_run(config, None))
+    packed = plans.kept_base(config, runtime, config.model.weights())
+    bases = [packed.place] if packed else []
     if only is None:
         prepared = prepare(config, runtime, reporter)
         datasets = Opened(prepared.datasets, prepared.evaluation).encoded
-        return Caches(config, datasets, prepared.latents, prepared.prompts, reporter)
+        return Caches(config, datasets, prepared.latents, prepared.prompts, reporter, bases)
     opened = open_data(config, reporter)
     texts = _texts(config, opened, runtime, reporter, only)
     latents = LatentCache(latent_caches(config, opened, runtime), mode=config.data_defaults.vae_cache_mode)
     codec = plans.codec(config, runtime)
     latents.fill(opened.encoded, codec, config.data_defaults.vae_batch_size, reporter, only=only)
-    return Caches(config, opened.encoded, latents, texts, reporter)
+    return Caches(config, opened.encoded, latents, texts, reporter, bases)
 
 
 def _texts(config: RunConfig, opened: Opened, runtime: Runtime, reporter: Reporter, only: Only) -> PromptCache:

@@ -7,8 +7,10 @@ from __future__ import annotations
 
 import logging
 import os
+import re
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
@@ -67,6 +69,19 @@ def load(
     return module
 
 
+def unneeded(folder: Path, needed: Collection[Path]) -> list[Path]:
+    """Networks kept in a folder that are none of those needed, and halves that nobody has gone on with for a day."""
+    if not folder.is_dir():
+        return []
+    found = [path for path in sorted(folder.iterdir()) if _NAME.fullmatch(path.name) and path not in needed]
+    return [path for path in found if path.suffix != _UNFINISHED or path.stat().st_mtime < time.time() - _DAY]
+
+
+_UNFINISHED = ".unfinished"
+_NAME = re.compile(rf"[0-9a-f]{{32}}(?:\.\d+{re.escape(_UNFINISHED)})?")
+_DAY = 24 * 3600
+
+
 def recipe(weights: Weights, compute: Compute, packing: str) -> str:
     """Everything that decides the packed transformer; `packing` says how it is packed."""
     source = fingerprint(weights.transformer, weights.transformer_subfolder, weights.revision)
@@ -112,7 +127,7 @@ class Kept:
         from safetensors import SafetensorError
 
         # Several processes of one run may keep the same network at the same time.
-        unfinished = self.place.with_name(f"{self.place.name}.{os.getpid()}.unfinished")
+        unfinished = self.place.with_name(f"{self.place.name}.{os.getpid()}{_UNFINISHED}")
         shutil.rmtree(unfinished, ignore_errors=True)
         try:
             self._write(module, blocks, unfinished)

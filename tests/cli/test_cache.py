@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import sys
 import time
@@ -154,6 +155,28 @@ def test_gc_keeps_what_another_config_needs(run):
     assert "vae: 0 entries not needed" in said
     _, said = run.call("gc", f"--config={small}")
     assert "vae: 6 entries not needed" in said
+
+
+def test_gc_takes_packed_models_away_that_no_config_needs(run, model):
+    packed = run.cache / "packed"
+    for precision in ("int8-quanto", "int4-quanto"):
+        house.run(run.folder / "run" / "config.json", model, f"base_model_precision={precision}", "max_train_steps=1")
+    (packed / "notes").mkdir()
+    both = {path.name for path in packed.iterdir()}
+    (packed / f"{'0' * 32}.77.unfinished").mkdir()  # of a process that may still be at work
+    _, said = run.call("gc", "base_model_precision=int8-quanto")
+    assert f"{packed}: 1 packed model not needed" in said and "Nothing was deleted" in said
+    assert both < {path.name for path in packed.iterdir()}
+    other = run.folder / "run" / "other.json"
+    whole = json.loads((run.folder / "run" / "config.json").read_text())
+    other.write_text(json.dumps({**whole, "base_model_precision": "int4-quanto"}))
+    _, said = run.call("gc", "base_model_precision=int8-quanto", "--also", other)
+    assert "packed model" not in said
+    run.call("gc", "base_model_precision=int8-quanto", "--yes")
+    assert len(list(packed.iterdir())) == 3 and (packed / "notes").is_dir()
+    os.utime(packed / f"{'0' * 32}.77.unfinished", (0, 0))
+    run.call("gc", "--yes")
+    assert [path.name for path in packed.iterdir()] == ["notes"]
 
 
 def test_import_takes_over_what_fits_and_says_what_does_not(run):
