@@ -10,10 +10,13 @@ from safetensors.torch import load
 
 from simpletuner.errors import CheckpointError, ModelError
 from simpletuner.models.adapters import lora
+from simpletuner.models.adapters.dropout import Dropout
+from simpletuner.models.adapters.formats.files import encode
 from simpletuner.models.adapters.lora import LoraPlan
+from simpletuner.models.adapters.lora_file import neutral
 from simpletuner.models.adapters.presets import PRESETS
 
-PLAN = LoraPlan(tuple(PRESETS["all+ffs"]), rank=4, alpha=2.0, dropout=0.1)
+PLAN = LoraPlan(tuple(PRESETS["all+ffs"]), rank=4, alpha=2.0, dropout=Dropout(0.1))
 
 
 def attached(plan=PLAN, seed=3):
@@ -76,6 +79,15 @@ def test_the_file_names_its_scaling_and_never_its_dropout(tmp_path):
     assert all(name.startswith("transformer.") for name in load(path.read_bytes()))
 
 
+def test_the_file_says_of_ranks_that_differ_even_where_none_does(tmp_path):
+    """Diffusers 0.38 does not load a file without."""
+    path = tmp_path / lora.FILE_NAME
+    path.write_bytes(lora.encode_file(attached().module, {}))
+    with safe_open(path, "pt") as file:
+        settings = json.loads(file.metadata()["lora_adapter_metadata"])
+    assert (settings["transformer.rank_pattern"], settings["transformer.alpha_pattern"]) == ({}, {})
+
+
 def test_stock_diffusers_loads_the_file_with_the_same_effect(tmp_path):
     from diffusers import FluxPipeline
 
@@ -112,7 +124,7 @@ def test_a_file_with_folded_scaling_has_the_same_effect_and_needs_no_header(tmp_
 
     denoiser = attached()
     disturb(denoiser)
-    data = lora.encode_file(denoiser.module, {}, fold_scaling=True)
+    data = encode(neutral(denoiser.module), "diffusers", {})
     plain, folded = load(lora.encode_file(denoiser.module, {})), load(data)
     for name in plain:
         torch.testing.assert_close(folded[name], plain[name] * (0.5 if ".lora_B." in name else 1.0))

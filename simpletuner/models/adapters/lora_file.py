@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from simpletuner.models.adapters.formats.diffusers import SETTINGS
-from simpletuner.models.adapters.formats.files import encode, ordered
+from simpletuner.models.adapters.formats.files import ordered
 from simpletuner.models.adapters.formats.neutral import TRANSFORMER, Lora, LowRank
 from simpletuner.models.adapters.lora_state import ADAPTER, adapter_state, lora_layers
 
@@ -29,16 +29,8 @@ def neutral(module: nn.Module, part: str = TRANSFORMER) -> Lora:
     return Lora(found)
 
 
-def encode_file(
-    module: nn.Module, metadata: Mapping[str, str], *, fold_scaling: bool = False, part: str = TRANSFORMER
-) -> bytes:
-    """The adapter as a diffusers LoRA file: keys under its part, with scaling and `metadata` in the header.
-
-    With `fold_scaling`, the scaling of each layer is multiplied into its weights and alpha is written as the rank: the
-    effect is the same, also in programs that do not read the header.
-    """
-    if fold_scaling:
-        return encode(neutral(module, part), "diffusers", metadata)
+def encode_file(module: nn.Module, metadata: Mapping[str, str], *, part: str = TRANSFORMER) -> bytes:
+    """The adapter as a diffusers LoRA file: keys under its part, with scaling and `metadata` in the header."""
     return encode_parts({part: module}, metadata)
 
 
@@ -88,7 +80,7 @@ def _settings(module: nn.Module) -> dict[str, Any]:
         "use_dora": config.use_dora,
         "use_rslora": config.use_rslora,
     }
-    return {name: value for name, value in settings.items() if value is not False and value != {}}
+    return {name: value for name, value in settings.items() if value is not False}
 
 
 def _only(name: str) -> str:

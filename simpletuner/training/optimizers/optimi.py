@@ -2,16 +2,30 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
 
-from simpletuner.training.optimizers.recipe import Library, Recipe
+from simpletuner.training.optimizers.recipe import Library, Recipe, plainly
+
+if TYPE_CHECKING:
+    from torch.optim import Optimizer
+
+    from simpletuner.training.optimizers.recipe import Groups
 
 _OPTIMI = Library("optimi", "torch-optimi")
 
 
-def _optimi(name: str, summary: str, *, limits: bool = False, **defaults: Any) -> Recipe:
+def _optimi(
+    name: str, summary: str, *, make: Callable[..., Optimizer] = plainly, limits: bool = False, **defaults: Any
+) -> Recipe:
     given = {"kahan_sum": True, **defaults}
-    return Recipe(summary, _OPTIMI, f"optimi.{name}", given, limits_gradients=limits, goes_by_weight=True)
+    return Recipe(summary, _OPTIMI, f"optimi.{name}", given, make, limits_gradients=limits, goes_by_weight=True)
+
+
+def _told_where_it_is(made: type[Optimizer], groups: Groups, arguments: dict[str, Any]) -> Optimizer:
+    """StableAdamW, told when its weights lie in main memory: it takes up its kernels before it looks at a weight."""
+    in_memory = any(weight.device.type == "cpu" for group in groups for weight in group["params"])
+    return made(groups, **{**({"triton": False} if in_memory else {}), **arguments})
 
 
 _BETAS = (0.9, 0.99)
@@ -20,6 +34,7 @@ TABLE = {
     "optimi-stableadamw": _optimi(
         "StableAdamW",
         "AdamW that limits large updates by itself, so that max_grad_norm is not used.",
+        make=_told_where_it_is,
         limits=True,
         betas=_BETAS,
         weight_decay=0.01,
