@@ -4,11 +4,14 @@ A bf16 number has eight significant bits, so an update of less than about 0.4 % 
 things prevent that: Kahan summation carries what was rounded off to the next step, and the moments are rounded
 stochastically, so that they are right on average (Zamirai et al. 2020, arXiv 2010.06192). Weights of higher precision
 are updated as by plain AdamW.
+
+An adapter has a thousand small weights, and to start a kernel for each of a dozen operations takes a card longer than
+the operations do. So weights are joined to long vectors, computed with there, and put back.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -34,53 +37,97 @@ class AdamWBF16(Optimizer):
         """Update every weight that has a gradient."""
         loss = None if closure is None else closure()
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is not None:
-                    self._update(parameter, self.state[parameter], group)
+            for together in self._vectors(group["params"]):
+                self._update(together, group)
         return loss
 
-    def _update(self, parameter: Tensor, state: dict[str, Any], group: dict[str, Any]) -> None:
+    def _vectors(self, parameters: Iterable[Tensor]) -> Iterator[list[Tensor]]:
+        """Those with a gradient, in lots that can be computed with as one vector."""
+        alike: dict[tuple[Any, ...], list[Tensor]] = {}
+        for parameter in parameters:
+            if parameter.grad is not None:
+                key = (parameter.dtype, parameter.device, self._begun(parameter)["step"])
+                alike.setdefault(key, []).append(parameter)
+        for lot in alike.values():
+            yield from _cut(lot)
+
+    def _begun(self, parameter: Tensor) -> dict[str, Any]:
+        state: dict[str, Any] = self.state[parameter]
         if not state:
             state["step"] = 0
             state["exp_avg"] = torch.zeros_like(parameter)
             state["exp_avg_sq"] = torch.zeros_like(parameter)
             if parameter.dtype == torch.bfloat16:
                 state["compensation"] = torch.zeros_like(parameter)
-        state["step"] += 1
-        assert parameter.grad is not None
+        return state
+
+    def _update(self, parameters: Sequence[Tensor], group: dict[str, Any]) -> None:
+        states = [self.state[parameter] for parameter in parameters]
+        step = states[0]["step"] + 1
+        means, squares = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
         beta1, beta2 = group["betas"]
-        wide = torch.promote_types(parameter.dtype, torch.float32)
-        gradient = parameter.grad.to(wide)
-        mean = state["exp_avg"].to(wide).lerp(gradient, 1 - beta1)
-        square = state["exp_avg_sq"].to(wide).lerp(gradient.square(), 1 - beta2)
-        _store(state["exp_avg"], mean)
-        _store(state["exp_avg_sq"], square)
-        deviation = (square / (1 - beta2 ** state["step"])).sqrt_().add_(group["eps"])
-        change = mean / (1 - beta1 ** state["step"]) / deviation + group["weight_decay"] * parameter.to(wide)
-        _add(parameter, -group["lr"] * change, state.get("compensation"))
+        gradient = _wide([parameter.grad for parameter in parameters if parameter.grad is not None])
+        mean = _wide(means).lerp(gradient, 1 - beta1)
+        square = _wide(squares).lerp(gradient.square(), 1 - beta2)
+        _store(means, mean)
+        _store(squares, square)
+        weights = _wide(parameters)
+        deviation = (square / (1 - beta2**step)).sqrt_().add_(group["eps"])
+        change = mean / (1 - beta1**step) / deviation + group["weight_decay"] * weights
+        _add(parameters, weights, -group["lr"] * change, [state.get("compensation") for state in states])
+        for state in states:
+            state["step"] = step
 
 
-def _add(parameter: Tensor, change: Tensor, compensation: Tensor | None) -> None:
-    if compensation is None:
-        parameter.add_(change)
-        return
-    wanted = parameter.float() + (change + compensation.float())
-    parameter.copy_(wanted)
-    compensation.copy_(wanted - parameter.float())
+def _cut(lot: Sequence[Tensor]) -> Iterator[list[Tensor]]:
+    """In pieces of limited size, because of the memory that computing takes."""
+    longest = IN_CACHE if lot[0].is_cpu else ON_CARD
+    piece: list[Tensor] = []
+    numbers = 0
+    for tensor in lot:
+        if piece and numbers + tensor.numel() > longest:
+            yield piece
+            piece, numbers = [], 0
+        piece.append(tensor)
+        numbers += tensor.numel()
+    yield piece
 
 
-def _store(stored: Tensor, value: Tensor) -> None:
-    if stored.dtype == torch.bfloat16:
-        round_stochastically(stored, value)
-    else:
-        stored.copy_(value)
+ON_CARD = 1 << 22
+"""Numbers in a vector, unless a single weight has more: enough to keep a card busy, with 16 MiB for each in float32."""
+IN_CACHE = 1 << 16
+"""The same for a processor, whose cache is to hold them."""
 
 
-def round_stochastically(target: Tensor, value: Tensor) -> None:
-    """Write float32 values to a bf16 tensor, rounding up as often as the lost part says: right on average.
+def _wide(tensors: Sequence[Tensor]) -> Tensor:
+    """One vector of all numbers, in float32 at least."""
+    flat = [tensor.flatten() for tensor in tensors]
+    return (flat[0] if len(flat) == 1 else torch.cat(flat)).to(torch.promote_types(flat[0].dtype, torch.float32))
+
+
+def _put(tensors: Sequence[Tensor], values: Tensor) -> None:
+    """The numbers of a vector back to where they belong."""
+    parts = torch.split(values, [tensor.numel() for tensor in tensors])
+    torch._foreach_copy_([*tensors], [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
+
+
+def _add(parameters: Sequence[Tensor], weights: Tensor, change: Tensor, compensations: Sequence[Tensor | None]) -> None:
+    known = [one for one in compensations if one is not None]
+    wanted = weights + (change + _wide(known) if known else change)
+    _put(parameters, wanted)
+    if known:
+        _put(known, wanted - _wide(parameters))
+
+
+def _store(stored: Sequence[Tensor], value: Tensor) -> None:
+    _put(stored, rounded_stochastically(value) if stored[0].dtype == torch.bfloat16 else value)
+
+
+def rounded_stochastically(value: Tensor) -> Tensor:
+    """Float32 values that bf16 can hold, rounded up as often as the lost part says: right on average.
 
     bf16 is the upper half of a float32, so adding 16 random bits below it and cutting them off does this.
     """
     bits = value.contiguous().view(torch.int32)
     noise = torch.randint_like(bits, 1 << 16)
-    target.copy_(((bits + noise) & -65536).view(torch.float32))
+    return ((bits + noise) & -65536).view(torch.float32)
