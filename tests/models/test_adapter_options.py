@@ -145,6 +145,7 @@ def test_what_does_not_go_together_is_named(options, problem):
         ({"lora_layers": "[{"}, "is not JSON"),
         ({"lora_init_type": "pisa"}, "did you mean 'pissa'?"),
         ({"flux_lora_target": "all+ff"}, "did you mean 'all+ffs'?"),
+        ({"lycoris_config": [1]}, "must be an object, or the path of a JSON file, got [1]"),
         ({"lora_dropout_position": "output"}, "no dropout position is called 'output'"),
     ],
 )
@@ -154,10 +155,35 @@ def test_values_that_mean_nothing_are_refused(options, message):
 
 
 def test_what_lycoris_does_not_read_is_told():
-    assert list(planning.notices(Adapter(**LYCORIS, lora_rank=8))) == [
+    assert list(planning.notices(Adapter(**LYCORIS, lora_rank=8), "no_change")) == [
         "lora_rank has no effect: with lora_type lycoris, layers and sizes are in lycoris_config"
     ]
-    assert not list(planning.notices(Adapter(lora_rank=8)))
+    assert not list(planning.notices(Adapter(lora_rank=8), "no_change"))
+
+
+def test_options_of_a_helper_that_is_not_there_are_told():
+    strength = {"assistant_lora_strength": 0.5}
+    assert list(planning.notices(Adapter(**strength), "no_change")) == [
+        "assistant_lora_strength has no effect: assistant_lora_path is not set"
+    ]
+    off = {**strength, "assistant_lora_path": "a", "disable_assistant_lora": True}
+    assert list(planning.notices(Adapter(**off), "no_change")) == [
+        "assistant_lora_strength has no effect: disable_assistant_lora is set"
+    ]
+    assert not list(planning.notices(Adapter(**strength, assistant_lora_path="a"), "no_change"))
+
+
+def test_a_rule_that_says_nothing_is_told():
+    options = Adapter(lora_layers=[{"pattern": "to_k"}, {"pattern": "to_", "rank": 2}])
+    assert not list(planning.notices(options, "no_change"))
+    (said,) = planning.notices(Adapter(lora_layers=[{"pattern": "to_k"}]), "no_change")
+    assert said == "lora_layers: the rule for to_k has no effect: it has no rank, alpha or lr"
+
+
+def test_a_norm_beside_a_file_to_start_from_is_told():
+    options = Adapter(lora_type="lycoris", lycoris_config={"algo": "lokr"}, init_lokr_norm=1e-3, init_lora="a")
+    (said,) = planning.notices(options, "no_change")
+    assert said == "init_lokr_norm has no effect: init_lora says where training starts"
 
 
 def test_what_is_not_served_is_still_refused():

@@ -18,7 +18,7 @@ from torch import nn
 from simpletuner.errors import ModelError
 from simpletuner.models.adapters.formats import FORMATS, decode
 from simpletuner.models.adapters.formats.comparing import compare
-from simpletuner.models.adapters.formats.files import encode, read_adapter, reformat
+from simpletuner.models.adapters.formats.files import encode, kept, read_adapter
 from simpletuner.models.adapters.formats.fitting import check_fit, shapes
 from simpletuner.models.adapters.formats.neutral import Lora
 
@@ -241,11 +241,14 @@ def test_settings_in_the_header_that_are_no_json_are_refused(tmp_path):
 
 
 @pytest.mark.parametrize("name", FORMATS)
-def test_bytes_of_one_format_become_bytes_of_another_with_their_header(name, tmp_path):
-    lora = adapters.adapter(alpha=lambda number: 2.0)
-    (tmp_path / "lora.safetensors").write_bytes(reformat(encode(lora, "diffusers", {"modelspec.title": "zorb"}), name))
-    found = read_adapter(tmp_path / "lora.safetensors")
+def test_an_adapter_in_another_format_keeps_what_its_header_says(name, tmp_path):
+    lora, path = adapters.adapter(alpha=lambda number: 2.0), tmp_path / "lora.safetensors"
+    path.write_bytes(encode(lora, "diffusers", {"modelspec.title": "zorb", "ss_network_dim": "99"}))
+    first = read_adapter(path)
+    path.write_bytes(encode(first, name, kept(first.header)))
+    found = read_adapter(path)
     assert compare(lora, found).apart == {} and found.header["modelspec.title"] == "zorb"
+    assert found.header.get("ss_network_dim") != "99"
 
 
 def test_lora_and_dora_layers_in_one_file_are_refused_where_the_format_cannot_hold_them():

@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 FILE_NAME = "pytorch_lora_weights.safetensors"
+EXACT = "adapter_state.safetensors"
+"""What a checkpoint goes on from, where the file for other programs does not hold the same numbers."""
 
 
 class Adapter(Protocol):
@@ -77,7 +79,7 @@ def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
 
 @dataclass(frozen=True)
 class AdapterFile:
-    """An adapter as something that is trained: one file in a checkpoint, one for other programs."""
+    """An adapter as something that is trained: a file for other programs, and in checkpoints the exact state."""
 
     adapter: Adapter
 
@@ -86,15 +88,19 @@ class AdapterFile:
         return self.adapter.groups()
 
     def save(self, folder: Path, metadata: Mapping[str, str]) -> None:
-        """Write the adapter's file."""
-        write_whole(folder / FILE_NAME, self.adapter.encode(metadata))
+        """Write the file for other programs, and beside it the exact state where that file does not hold it."""
+        shown, exact = self.adapter.publish(metadata), self.adapter.encode(metadata)
+        write_whole(folder / FILE_NAME, shown)
+        if not _hold_the_same(shown, exact):
+            write_whole(folder / EXACT, exact)
 
     def restore(self, folder: Path) -> None:
-        """Put the weights of the adapter's file back."""
+        """Put the weights of a checkpoint back."""
+        name = EXACT if (folder / EXACT).is_file() else FILE_NAME
         try:
-            data = (folder / FILE_NAME).read_bytes()
+            data = (folder / name).read_bytes()
         except OSError as error:
-            raise CheckpointError(f"'{folder}' cannot be resumed: {FILE_NAME} cannot be read ({error}).") from error
+            raise CheckpointError(f"'{folder}' cannot be resumed: {name} cannot be read ({error}).") from error
         self.adapter.load(self.adapter.decode(data))
 
     def publish(self, folder: Path, metadata: Mapping[str, str]) -> Path:
@@ -115,3 +121,12 @@ class AdapterFile:
     def after_step(self) -> Mapping[str, float]:
         """What the adapter does after an update."""
         return self.adapter.after_step()
+
+
+def _hold_the_same(first: bytes, second: bytes) -> bool:
+    """Whether two files have the same tensors under the same names."""
+    import torch
+    from safetensors.torch import load
+
+    one, other = load(first), load(second)
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)

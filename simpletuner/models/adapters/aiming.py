@@ -14,6 +14,7 @@ from simpletuner.models.adapters.layers import choose
 from simpletuner.models.adapters.lora import LoraPlan
 from simpletuner.models.adapters.lycoris import LycorisPlan
 from simpletuner.models.adapters.presets import FUSED, matches
+from simpletuner.models.adapters.starts import FROM_NOTHING
 
 if TYPE_CHECKING:
     from simpletuner.models.options import Adapter
@@ -52,16 +53,12 @@ def _unchosen(plan: LoraPlan, options: Adapter, known: Shapes) -> Iterator[Probl
     except ModelError as error:
         yield _problem(str(error).rstrip("."), options)
         return
-    for layer in () if plan.init in _WITHOUT_WEIGHTS else layers:
+    for layer in () if plan.init in FROM_NOTHING else layers:
         most = min(known[layer.name])
         if layer.rank > most:
             what = f"{plan.init} cannot give rank {layer.rank} to '{layer.name}', which has {most} directions"
             yield Problem("lora_init_type", f"{what}; lower the rank, or use default")
             return
-
-
-_WITHOUT_WEIGHTS = {"default", "gaussian"}
-"""The starts that are not made of the weights of a layer, and so may have any rank."""
 
 
 def _problem(said: str, options: Adapter) -> Problem:

@@ -1,6 +1,7 @@
-"""diag-OFT beside a packed base at another multiplier than 1, which the package cannot compute.
+"""diag-OFT beside a packed base at another multiplier than 1, or with dropout, which the package cannot compute.
 
-There, its `_bypass_forward` ends in an error, as it takes the numbers of a product for contiguous ones.
+There, its `_bypass_forward` ends in an error: it takes the numbers of a product for contiguous ones, and multiplies
+shapes that do not belong together.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ if TYPE_CHECKING:
 
 def mend(layer: Any) -> None:
     """Make a layer of the package behave."""
+    layer.dropout = 0.0
     layer._bypass_forward = partial(_turned, layer)
 
 

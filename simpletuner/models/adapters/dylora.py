@@ -7,6 +7,7 @@ without the plain weights, and scales otherwise than the file that it writes say
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +19,17 @@ def mend(layer: Any) -> None:
     """Make a layer of the package behave."""
     layer.bypass_mode = True
     layer.bypass_forward_diff = partial(_added, layer)
+
+
+def blocks(layer: Any, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The two matrices of a published file in the blocks of ranks that are trained, by the names they have there."""
+    import torch
+
+    found: dict[str, Tensor] = {}
+    for side, list_, axis in (("lora_up", "up_list", 1), ("lora_down", "down_list", 0)):
+        parts = torch.split(tensors[f"{layer.lora_name}.{side}.weight"], layer.block_size, dim=axis)
+        found |= {f"{layer.lora_name}.{list_}.{number}": one for number, one in enumerate(parts)}
+    return found
 
 
 def _added(layer: Any, input: Tensor, scale: float = 1.0, rank: int | None = None) -> Tensor:

@@ -10,7 +10,6 @@ from typing import TYPE_CHECKING
 from simpletuner.errors import CheckpointError
 from simpletuner.models.adapters.formats.files import encode
 from simpletuner.models.adapters.formats.neutral import Lora as Weights
-from simpletuner.models.adapters.formats.neutral import LowRank
 from simpletuner.models.adapters.lora_file import decode_parts, encode_parts, neutral
 from simpletuner.models.adapters.lora_state import lora_layers
 from simpletuner.models.adapters.norms import limit
@@ -107,7 +106,8 @@ class JoinedLora:
 
     def publish(self, metadata: Mapping[str, str]) -> bytes:
         """A file in the form that `lora_format` names."""
-        layers = {name: one for member in self.members for name, one in _layers(member)}
+        found = (neutral(one.lora.module, one.part) for one in self.members)
+        layers = {name: layer for weights in found for name, layer in weights.layers.items()}
         return encode(Weights(layers), self.members[0].lora.plan.file_format, metadata)
 
     @contextmanager
@@ -137,7 +137,3 @@ class JoinedLora:
 def _inside(state: Mapping[str, Tensor], part: str) -> dict[str, Tensor]:
     start = f"{part}."
     return {name.removeprefix(start): tensor for name, tensor in state.items() if name.startswith(start)}
-
-
-def _layers(member: Member) -> Iterator[tuple[str, LowRank]]:
-    yield from neutral(member.lora.module, member.part).layers.items()

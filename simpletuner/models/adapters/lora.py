@@ -26,7 +26,7 @@ from simpletuner.models.adapters.lora_state import (
     own_parameters,
 )
 from simpletuner.models.adapters.norms import limit
-from simpletuner.models.adapters.starts import STARTS, plain_weight
+from simpletuner.models.adapters.starts import FROM_NOTHING, STARTS, plain_weight
 from simpletuner.models.trained import Group
 
 if TYPE_CHECKING:
@@ -55,8 +55,7 @@ class LoraPlan:
     rank: int
     alpha: float | None = None
     """None makes it the rank of each layer."""
-    dropout: Dropout | float = 0.0
-    """A plain number is dropout before the first matrix."""
+    dropout: Dropout = Dropout()
     init: str = "default"
     """A name of STARTS."""
     shape: Shape = field(default_factory=Shape)
@@ -77,10 +76,6 @@ class LoraPlan:
     def attach(self, module: nn.Module, dtype: torch.dtype, seed: int) -> Lora:
         """Put the LoRA on a frozen network."""
         return attach(module, self, dtype, seed)
-
-    def drop(self) -> Dropout:
-        """What is left out at random while training."""
-        return self.dropout if isinstance(self.dropout, Dropout) else Dropout(self.dropout)
 
 
 @dataclass(frozen=True)
@@ -187,7 +182,7 @@ def _config(plan: LoraPlan, layers: Sequence[Layer]) -> Any:  # PEFT has no type
     return LoraConfig(
         r=plan.rank,
         lora_alpha=alpha,
-        lora_dropout=plan.drop().before,
+        lora_dropout=plan.dropout.before,
         use_dora=plan.use_dora,
         use_rslora=plan.use_rslora,
         init_lora_weights="gaussian" if plan.init == "gaussian" else True,
@@ -199,13 +194,13 @@ def _config(plan: LoraPlan, layers: Sequence[Layer]) -> Any:  # PEFT has no type
 
 def _start(module: nn.Module, plan: LoraPlan, dtype: torch.dtype) -> None:
     """Replace PEFT's matrices where they cannot do what the plan asks for."""
-    if plan.init in {"default", "gaussian"} and not plan.drop().is_between:
+    if plan.init in FROM_NOTHING and not plan.dropout.is_between:
         return
     from simpletuner.models.adapters.projections import Down
 
     for name, layer in lora_layers(module).items():
-        if plan.init in {"default", "gaussian"}:
-            layer.lora_A[ADAPTER] = Down(layer.lora_A[ADAPTER], plan.drop(), None)
+        if plan.init in FROM_NOTHING:
+            layer.lora_A[ADAPTER] = Down(layer.lora_A[ADAPTER], plan.dropout, None)
         else:
             _start_from_base(name, layer, plan, dtype)
 
@@ -223,7 +218,7 @@ def _start_from_base(name: str, layer: Any, plan: LoraPlan, dtype: torch.dtype) 
     first, second = (one.to(dtype).contiguous() for one in STARTS[plan.init](weight, rank, layer.scaling[ADAPTER]))
     down, up = layer.lora_A[ADAPTER], layer.lora_B[ADAPTER]
     down.weight.data, up.weight.data = first.clone(), second.clone()
-    layer.lora_A[ADAPTER], layer.lora_B[ADAPTER] = Down(down, plan.drop(), first), Up(up, second)
+    layer.lora_A[ADAPTER], layer.lora_B[ADAPTER] = Down(down, plan.dropout, first), Up(up, second)
 
 
 def linear_layers(module: nn.Module) -> Iterator[str]:

@@ -70,8 +70,20 @@ def load_adapter_state(module: nn.Module, state: Mapping[str, Tensor]) -> None:
             parameter.copy_(saved)
 
 
-def see_that_it_fits(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> None:
+def see_that_it_fits(
+    own: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    *,
+    layers: str = "flux_lora_target",
+    sizes: str = "lora_rank",
+) -> None:
     """Compare names and shapes of two states.
+
+    Args:
+        own: Of this run.
+        state: What was saved.
+        layers: The option that chooses layers.
+        sizes: The option that says how large they are.
 
     Raises:
         CheckpointError: They differ.
@@ -80,13 +92,13 @@ def see_that_it_fits(own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> 
         odd = sorted(own.keys() ^ state.keys())[0]
         raise CheckpointError(
             f"the saved adapter has other layers than this run's ('{odd}' is in only one of them). Use the "
-            f"flux_lora_target of the saved run, or start anew with resume_from_checkpoint set to none."
+            f"{layers} of the saved run, or start anew with resume_from_checkpoint set to none."
         )
     for name, tensor in own.items():
         if tensor.shape != state[name].shape:
             raise CheckpointError(
                 f"the saved adapter has shape {tuple(state[name].shape)} at '{name}', this run {tuple(tensor.shape)}. "
-                f"Use the lora_rank of the saved run, or start anew with resume_from_checkpoint set to none."
+                f"Use the {sizes} of the saved run, or start anew with resume_from_checkpoint set to none."
             )
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from simpletuner.models.adapters.formats.files import find, read_adapter, read_tensors
 from simpletuner.models.adapters.formats.fitting import check_fit, shapes
 from simpletuner.models.adapters.formats.neutral import TRANSFORMER, LowRank
-from simpletuner.models.adapters.lycoris import is_lycoris, merge_file
+from simpletuner.models.adapters.lycoris_merging import is_lycoris, merge_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn

@@ -59,12 +59,13 @@ def _standard(options: Adapter) -> LoraPlan:
     )
 
 
-def _lycoris(options: Adapter) -> LycorisPlan:
+def lycoris(options: Adapter) -> LycorisPlan:
+    """What the adapter will look like where it is one of LyCORIS."""
     settings = LycorisSettings.read(lycoris_settings.load(options.lycoris_config))
     return LycorisPlan(settings, init_norm=options.init_lokr_norm, start_file=options.init_lora)
 
 
-_PLANS: Mapping[str, Callable[[Adapter], AdapterPlan]] = {"standard": _standard, "lycoris": _lycoris}
+_PLANS: Mapping[str, Callable[[Adapter], AdapterPlan]] = {"standard": _standard, "lycoris": lycoris}
 
 
 def _targets(options: Adapter) -> tuple[str, ...]:
@@ -109,13 +110,44 @@ def without_adapter(options: Adapter) -> Iterator[Problem]:
             yield Problem(name, "is about an adapter, and model_type full trains none; leave it out, or use lora")
 
 
-def notices(options: Adapter) -> Iterator[str]:
-    """What has no effect as the options stand together."""
-    for name in _IGNORED_BY_LYCORIS if options.lora_type == "lycoris" else ():
-        if _is_changed(options, name):
-            yield f"{name} has no effect: with lora_type lycoris, layers and sizes are in lycoris_config"
+def notices(options: Adapter, precision: str) -> Iterator[str]:
+    """What has no effect as the options stand together.
+
+    Args:
+        options: About the adapter.
+        precision: The value of `base_model_precision`.
+    """
+    yield from _unhelped(options)
     if options.lora_type == "standard":
         yield from _overruled(options)
+        yield from _empty_rule(options)
+        return
+    for name in _IGNORED_BY_LYCORIS:
+        if _is_changed(options, name):
+            yield f"{name} has no effect: with lora_type lycoris, layers and sizes are in lycoris_config"
+    if options.init_lokr_norm is not None and options.init_lora is not None:
+        yield "init_lokr_norm has no effect: init_lora says where training starts"
+    try:
+        given = lycoris_settings.load(options.lycoris_config)
+    except ValueError:  # which is told as a problem
+        return
+    if not list(lycoris_settings.problems(given)):
+        said = lycoris_settings.remarks(given, is_packed=precision != "no_change")
+        yield from (f"lycoris_config: {one}" for one in said)
+
+
+def _unhelped(options: Adapter) -> Iterator[str]:
+    """Options about a helping adapter that is not there."""
+    names: tuple[str, ...] = ()
+    why = "disable_assistant_lora is set"
+    if options.assistant_lora_path is None:
+        names, why = (*_OF_HELPER, "disable_assistant_lora"), "assistant_lora_path is not set"
+    elif options.disable_assistant_lora:
+        names = _OF_HELPER
+    yield from (f"{name} has no effect: {why}" for name in names if _is_changed(options, name))
+
+
+_OF_HELPER = ("assistant_lora_strength", "assistant_lora_inference_strength")
 
 
 def _overruled(options: Adapter) -> Iterator[str]:
@@ -123,6 +155,13 @@ def _overruled(options: Adapter) -> Iterator[str]:
     ways = ("peft_lora_target_modules", "slider_lora_target", "flux_lora_target")
     first, *others = [name for name in ways if _is_changed(options, name)] or [""]
     yield from (f"{name} has no effect: {first} says which layers are trained" for name in others)
+
+
+def _empty_rule(options: Adapter) -> Iterator[str]:
+    """A last rule that says nothing; one before others keeps these from the layers that it matches."""
+    last = options.lora_layers[-1] if options.lora_layers else None
+    if last is not None and (last.rank, last.alpha, last.lr) == (None, None, None):
+        yield f"lora_layers: the rule for {last.pattern} has no effect: it has no rank, alpha or lr"
 
 
 def _starts(options: Adapter, precision: str) -> Iterator[Problem]:
@@ -182,8 +221,8 @@ def _of_lycoris(options: Adapter, precision: str) -> Iterator[Problem]:
         return
     found = [Problem("lycoris_config", what) for what in lycoris_settings.problems(given)]
     yield from found
-    if options.init_lokr_norm is not None and not lycoris_settings.has_lokr(given):
-        yield Problem("init_lokr_norm", "is for algo lokr, and lycoris_config has none; leave it out")
+    if not found and options.init_lokr_norm is not None and (said := lycoris_settings.not_whole(given)):
+        yield Problem("init_lokr_norm", said)
     if not found and LycorisSettings.read(given).keeps_lengths and precision != "no_change":
         yield Problem(
             "lycoris_config", f"dora_wd needs base_model_precision no_change, and it is {precision}; change one"

@@ -65,30 +65,18 @@ def in_four_bits(weight: Tensor) -> Tensor:
     """The weights after storing them as 4-bit NormalFloat with one scale for 64 numbers (Dettmers et al. 2023)."""
     import torch
 
+    from simpletuner.models.precision.normal import LEVELS  # it defines layers' forms, which need torch
+
     count = -(-weight.numel() // _BLOCK) * _BLOCK
     flat = torch.nn.functional.pad(weight.flatten(), (0, count - weight.numel())).view(-1, _BLOCK)
     scale = flat.abs().amax(dim=1, keepdim=True).clamp_min(torch.finfo(flat.dtype).tiny)
-    levels = _levels().to(weight)
+    levels = torch.tensor(LEVELS).to(weight)
     between = (levels[1:] + levels[:-1]) / 2
     nearest: Tensor = (levels[torch.bucketize(flat / scale, between)] * scale).flatten()
     return nearest[: weight.numel()].view_as(weight)
 
 
 _BLOCK = 64
-
-
-def _levels() -> Tensor:
-    """The sixteen values of NormalFloat: quantiles of the normal distribution, eight above zero and seven below."""
-    import torch
-
-    def quantiles(count: int) -> Tensor:
-        shares = torch.linspace(0.9677083, 0.5, count, dtype=torch.float64)
-        found: Tensor = torch.special.ndtri(shares[:-1])
-        return found
-
-    levels = torch.cat([quantiles(9), torch.zeros(1, dtype=torch.float64), -quantiles(8)]).sort().values
-    scaled: Tensor = levels / levels.max()
-    return scaled
 
 
 def plain_weight(layer: nn.Module) -> Tensor:
@@ -129,3 +117,6 @@ STARTS: Choice[Start] = Choice(
     "LoRA start",
     {"default": zero, "gaussian": gaussian, "loftq": loftq, "olora": olora, "pissa": pissa},
 )
+
+FROM_NOTHING = frozenset({"default", "gaussian"})
+"""Those that are not made of the weights of a layer, and so suit any rank and any weights."""

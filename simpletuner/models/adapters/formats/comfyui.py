@@ -1,4 +1,4 @@
-"""The names that ComfyUI gives the model's own layers, after ``diffusion_model.``, with alpha beside each."""
+"""The names that ComfyUI gives the model's own layers, after `diffusion_model.`, with alpha beside each."""
 
 from __future__ import annotations
 

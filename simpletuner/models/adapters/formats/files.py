@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from simpletuner.errors import ModelError
+from simpletuner.models.adapters.adapter import FILE_NAME
 from simpletuner.models.adapters.formats import FORMATS, decode
 from simpletuner.models.adapters.formats.diffusers import SETTINGS
 from simpletuner.models.adapters.formats.neutral import TRANSFORMER, Lora
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 PEFT_SETTINGS = "adapter_config.json"
-_USUAL = ("pytorch_lora_weights.safetensors", "adapter_model.safetensors")
+_USUAL = (FILE_NAME, "adapter_model.safetensors")
 
 
 def read_adapter(path: str | Path) -> Lora:
@@ -52,12 +55,29 @@ def read_tensors(file: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
     Raises:
         ModelError: The file is missing, cut off, or of a kind that can run code when it is opened.
     """
+    with _opened(file) as opened:
+        return {key: opened.get_tensor(key) for key in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118
+
+
+def read_shapes(file: Path) -> tuple[dict[str, tuple[int, ...]], dict[str, str]]:
+    """The shapes of the tensors, which are not read, and the header.
+
+    Raises:
+        ModelError: As for `read_tensors`.
+    """
+    with _opened(file) as opened:
+        shapes = {key: tuple(opened.get_slice(key).get_shape()) for key in opened.keys()}  # noqa: SIM118
+        return shapes, dict(opened.metadata() or {})
+
+
+@contextmanager
+def _opened(file: Path) -> Iterator[Any]:
     from safetensors import SafetensorError, safe_open
 
     _refuse_pickle(file)
     try:
         with safe_open(file, framework="pt") as opened:
-            return {key: opened.get_tensor(key) for key in opened.keys()}, dict(opened.metadata() or {})  # noqa: SIM118
+            yield opened
     except (OSError, SafetensorError) as error:
         raise ModelError(
             f"the adapter '{file}' is no whole safetensors file: {error}. Fetch or save it anew."
@@ -96,7 +116,15 @@ def encode(lora: Lora, format: str, header: Mapping[str, str]) -> bytes:
     tensors, own = FORMATS[format].write(lora)
     # Parts of one tensor would be refused: safetensors keeps whole ones.
     whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    return ordered(save(whole, metadata={"format": "pt", **header, **own}))
+    return ordered(save(whole, metadata={"format": "pt", **header, **_sizes(lora, header), **own}))
+
+
+def _sizes(lora: Lora, header: Mapping[str, str]) -> dict[str, str]:
+    """The rank and alpha that most layers have, where the header tells any: a run that began with a file has its."""
+    if "ss_network_dim" not in header:
+        return {}
+    rank, alpha = Counter((layer.rank, layer.alpha) for layer in lora.layers.values()).most_common(1)[0][0]
+    return {"ss_network_dim": str(rank), "ss_network_alpha": f"{alpha:g}"}
 
 
 # What a file says about its own form, and what was computed from its bytes.
@@ -106,15 +134,6 @@ _OF_THE_FORM = ("format", SETTINGS, "ss_network_", "sshs_", "modelspec.hash_sha2
 def kept(header: Mapping[str, str]) -> dict[str, str]:
     """What the header of a file says that stays true in another format."""
     return {name: value for name, value in header.items() if not name.startswith(_OF_THE_FORM)}
-
-
-def reformat(data: bytes, format: str) -> bytes:
-    """The bytes of an adapter file of any known format as a file of a format of `FORMATS`."""
-    from safetensors.torch import load
-
-    size = int.from_bytes(data[:8], "little")
-    header: dict[str, str] = json.loads(data[8 : 8 + size]).get("__metadata__", {})
-    return encode(decode(load(data), header), format, kept(header))
 
 
 def ordered(encoded: bytes) -> bytes:
