@@ -26,7 +26,7 @@ from simpletuner.data.opening import open_all
 from simpletuner.data.options import DataDefaults
 from simpletuner.data.sources import Local
 from simpletuner.models.families import FAMILIES
-from simpletuner.models.family import Compute, LatentCodec, TextEncoder, TextSettings
+from simpletuner.models.family import Compute, LatentCodec, Sources, TextEncoder, TextSettings
 from simpletuner.progress import Recorded
 from simpletuner.storage.local import LocalStore
 
@@ -43,15 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     setting.print_setting()
     family, compute = FAMILIES["flux"], Compute(torch.device("cpu"), torch.float32)
-    weights = family.weights(
-        flavour=None,
-        base=str(setting.MODEL),
-        transformer=None,
-        transformer_subfolder="transformer",
-        vae=None,
-        revision=None,
-        variant=None,
-    )
+    weights = family.weights(Sources(base=str(setting.MODEL)))
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         with family.codec(weights, compute, tiling=False, slicing=False) as codec:

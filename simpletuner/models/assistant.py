@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simpletuner.errors import ModelError
+from simpletuner.models.adapters.adapter import FILE_NAME
 from simpletuner.models.adapters.formats.files import read_adapter
 from simpletuner.models.adapters.formats.fitting import check_fit, shapes
 from simpletuner.models.adapters.formats.neutral import TRANSFORMER, LowRank
@@ -21,8 +22,6 @@ from simpletuner.models.sources import is_local, loading, looks_like_path
 if TYPE_CHECKING:
     import torch
     from torch import Tensor, nn
-
-FILE_NAME = "pytorch_lora_weights.safetensors"
 
 
 @dataclass(frozen=True)
@@ -76,5 +75,5 @@ def _file(source: str) -> Path:
         return Path(source).expanduser()
     from huggingface_hub import hf_hub_download
 
-    with loading("The assistant adapter", source):
+    with loading("The assistant adapter", source, option="assistant_lora_path"):
         return Path(hf_hub_download(source, FILE_NAME))

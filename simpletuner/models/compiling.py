@@ -8,7 +8,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from simpletuner.errors import ModelError
 from simpletuner.schema import words
 
 if TYPE_CHECKING:
@@ -48,6 +47,7 @@ class Compilation:
 
     backend: str
     mode: str | None = None
+    """Only inductor has any."""
     fullgraph: bool = False
     dynamic: bool | None = None
     """True for images of changing sizes, False for one size; left open, the compiler finds out."""
@@ -76,14 +76,9 @@ def enable(blocks: Sequence[nn.Module], plan: Compilation) -> None:
     """Compile each block when it is first used: blocks repeat, so one is compiled for all, and little is left over.
 
     Call it after the adapter is attached, and before hooks and gradient checkpointing, which stay outside.
-
-    Raises:
-        ModelError: The compiler does not know the mode.
     """
     import torch
 
-    if plan.mode is not None and plan.backend != "inductor":
-        raise ModelError(f"dynamo_mode '{plan.mode}' is for dynamo_backend inductor, not {plan.backend}; leave it out.")
     for block in blocks:
         # Not `block.compile`, which would take the hooks into the compiled code.
         block.forward = torch.compile(

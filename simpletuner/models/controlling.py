@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field
 
 from simpletuner.errors import ModelError, Problem
+from simpletuner.models.adapters.starts import FROM_NOTHING
 from simpletuner.models.sources import is_file, is_folder, local_config, part_folder
 from simpletuner.models.weight_files import folder_contents
 from simpletuner.schema import Section
@@ -104,8 +105,7 @@ def conflicts(model: Model, adapter: Adapter, *, takes_controlnet: bool, masks_p
         yield from _left_over(model, adapter)
         return
     if not takes_controlnet:
-        what = f"model_flavour '{model.model_flavour}'" if model.model_flavour else f"model_family {model.model_family}"
-        yield Problem("controlnet", f"there is no ControlNet for {what}; leave it out")
+        yield Problem("controlnet", f"there is no ControlNet for {_named(model)}; leave it out")
     if masks_prompt:
         yield Problem("controlnet", "a ControlNet sees the padding of prompts, which this model must not; leave it out")
     if model.controlnet_model_name_or_path is not None and model.controlnet_custom_config is not None:
@@ -115,6 +115,10 @@ def conflicts(model: Model, adapter: Adapter, *, takes_controlnet: bool, masks_p
         yield Problem("controlnet_model_name_or_path", said)
     if model.model_type == "lora":
         yield from _of_adapter(adapter, is_new=model.controlnet_model_name_or_path is None)
+
+
+def _named(model: Model) -> str:
+    return f"model_flavour '{model.model_flavour}'" if model.model_flavour else f"model_family {model.model_family}"
 
 
 def _wrong_with(source: str) -> str | None:
@@ -138,8 +142,7 @@ def _of_channels(model: Model, adapter: Adapter, *, is_served: bool) -> Iterator
             "control", "trains the model itself, and controlnet a network beside it; leave one of the two out"
         )
     elif not is_served:
-        what = f"model_flavour '{model.model_flavour}'" if model.model_flavour else f"model_family {model.model_family}"
-        yield Problem("control", f"{what} cannot be given a picture to follow; leave it out")
+        yield Problem("control", f"{_named(model)} cannot be given a picture to follow; leave it out")
     if model.model_type == "lora" and adapter.lora_type != "standard":
         what = f"{adapter.lora_type} leaves out the layer that takes the picture in; use standard"
         yield Problem("lora_type", what)
@@ -174,7 +177,7 @@ def _of_adapter(adapter: Adapter, *, is_new: bool) -> Iterator[Problem]:
         yield Problem(
             "use_dora", "a new ControlNet begins with weights of length 0, which DoRA divides by; leave it out"
         )
-    if adapter.lora_init_type not in {"default", "gaussian"}:
+    if adapter.lora_init_type not in FROM_NOTHING:
         what = f"{adapter.lora_init_type} takes its start from weights that are zero in a new ControlNet; use default"
         yield Problem("lora_init_type", what)
 

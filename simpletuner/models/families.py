@@ -29,7 +29,7 @@ def defaults(given: Mapping[str, Any]) -> dict[str, Any]:
 
 def unmet(family: str, flavour: str | None, options: Mapping[str, Any]) -> Iterator[Problem]:
     """Options without which training would harm a model of this flavour."""
-    chosen = FAMILIES[family].flavours.get(flavour or "")
+    chosen = _flavour(family, flavour)
     for name, value in (chosen.needs if chosen else {}).items():
         if options[name] != value:
             shown = str(value).lower()
@@ -38,25 +38,29 @@ def unmet(family: str, flavour: str | None, options: Mapping[str, Any]) -> Itera
 
 def takes_references(family: str, flavour: str | None) -> bool:
     """Whether a flavour looks at other pictures besides the prompt."""
-    chosen = FAMILIES[family].flavours.get(flavour or "")
+    chosen = _flavour(family, flavour)
     return chosen is not None and chosen.takes_references
 
 
 def fills(family: str, flavour: str | None) -> bool:
     """Whether a flavour fills in what is missing of a picture."""
-    chosen = FAMILIES[family].flavours.get(flavour or "")
+    chosen = _flavour(family, flavour)
     return chosen is not None and chosen.fills
 
 
 def takes_controlnet(family: str, flavour: str | None) -> bool:
     """Whether a ControlNet can be trained beside a model of a flavour."""
-    chosen = FAMILIES[family].flavours.get(flavour or "")
+    chosen = _flavour(family, flavour)
     return FAMILIES[family].controlled is not None and (chosen is None or chosen.takes_controlnet)
 
 
 def masks_prompts(family: str) -> bool:
     """Whether the padding of prompts is hidden from every model of a family."""
     return FAMILIES[family].always_masks_prompt
+
+
+def _flavour(family: str, name: str | None) -> Flavour | None:
+    return FAMILIES[family].flavours.get(name or "")
 
 
 FAMILIES: Choice[Flavoured] = Choice("model family", {"flux": Flux(), "chroma": Chroma()})

@@ -34,6 +34,22 @@ class Compute:
 
 
 @dataclass(frozen=True)
+class Sources:
+    """What a config says of where the parts of a model come from: a flavour, or a Hub id, folder or file each."""
+
+    flavour: str | None = None
+    base: str | None = None
+    """Of every part that has no place of its own."""
+    transformer: str | None = None
+    transformer_subfolder: str = "transformer"
+    vae: str | None = None
+    clip: str | None = None
+    t5: str | None = None
+    revision: str | None = None
+    variant: str | None = None
+
+
+@dataclass(frozen=True)
 class Weights:
     """Where the parts of a model come from: a Hub id, a folder or a single file each."""
 
@@ -124,10 +140,6 @@ class Controlled(Denoiser, Protocol):
     """A frozen denoiser steered by a network beside it, a ControlNet; `module` is of both, `blocks` are its own."""
 
     @property
-    def base(self) -> Denoiser:
-        """The denoiser alone."""
-
-    @property
     def control(self) -> nn.Module:
         """The network beside it."""
 
@@ -170,27 +182,7 @@ class Family(Protocol):
     def name(self) -> str:
         """The value of `model_family`."""
 
-    @property
-    def alignment(self) -> int:
-        """Width and height of every training image are multiples of this many pixels."""
-
-    @property
-    def licence(self) -> Mapping[str, str]:
-        """Licence fields of the model card: license, license_name, license_link."""
-
-    def weights(
-        self,
-        *,
-        flavour: str | None,
-        base: str | None,
-        transformer: str | None,
-        transformer_subfolder: str,
-        vae: str | None,
-        revision: str | None,
-        variant: str | None,
-        clip: str | None = None,
-        t5: str | None = None,
-    ) -> Weights:
+    def weights(self, given: Sources) -> Weights:
         """Where the weights come from; a flavour stands for a repository on the Hub."""
 
     def missing(self, weights: Weights, *, follows: bool = False) -> Iterator[Problem]:

@@ -70,4 +70,4 @@ class Flavoured(Family, Protocol):
         """Options that none of its models reads, by their names, and why."""
 
     def licence_of(self, weights: Weights) -> Mapping[str, str]:
-        """Licence fields of the model card of what is trained on these weights."""
+        """Licence fields of the model card of what is trained on these weights: license, license_name, license_link."""

@@ -21,20 +21,17 @@ TRIOS = {
 """The layers that take the same input, and the name of the layer that computes all three."""
 
 
-def fuse(module: nn.Module) -> int:
-    """Join the projections of every attention in place; returns how many matrix products were saved.
+def fuse(module: nn.Module) -> None:
+    """Join the projections of every attention in place.
 
     Call it on plain weights, before an adapter is attached.
     """
-    saved = 0
     for attention in list(module.modules()):
         for name, trio in TRIOS.items():
             layers = [attention._modules.get(one) for one in trio]
             plain = [layer for layer in layers if type(layer) is nn.Linear]
             if len(plain) == len(trio):
                 _join(attention, name, trio, plain)
-                saved += len(trio) - 1
-    return saved
 
 
 class Joined(nn.Linear):

@@ -147,7 +147,10 @@ def _groups(options: Memory) -> Offload:
 
 
 def _swaps(options: Memory) -> bool:
-    return any((options.blocks_to_swap, options.double_blocks_to_swap, options.single_blocks_to_swap))
+    return any(options.__dict__[name] for name in _SWAPPING)
+
+
+_SWAPPING = ("blocks_to_swap", "double_blocks_to_swap", "single_blocks_to_swap")
 
 
 def _ways(options: Memory) -> Iterator[str]:
@@ -159,7 +162,7 @@ def _ways(options: Memory) -> Iterator[str]:
     if options.musubi_blocks_to_swap:
         yield "musubi_blocks_to_swap"
     if _swaps(options):
-        yield "blocks_to_swap"
+        yield ", ".join(name for name in _SWAPPING if options.__dict__[name])
 
 
 def _of_others(options: Memory, others: Circumstances) -> Iterator[Problem]:
@@ -186,10 +189,10 @@ def counts_blocks(options: Memory) -> bool:
 
 
 def _counting(options: Memory, others: Circumstances) -> Iterator[Problem]:
-    plan, way = offload(options), next(_ways(options), None)
+    plan = offload(options)
     refusal = plan.refusal(others.blocks) if plan is not None and others.blocks else None
-    if refusal is not None and way is not None:
-        yield Problem(way, refusal)
+    if refusal is not None:
+        yield refusal
 
 
 def _checkpointing(options: Memory) -> Iterator[Problem]:

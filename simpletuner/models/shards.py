@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from simpletuner.models.weight_files import kinds
+
 if TYPE_CHECKING:
     import torch
     from torch import Tensor
@@ -64,7 +66,7 @@ def write_file(
 
 def kind_of(tensor: Tensor) -> str:
     """What safetensors calls the numbers of a tensor."""
-    return _kinds()[tensor.dtype]
+    return _name_of(tensor.dtype)
 
 
 def _shards(tensors: Mapping[str, Tensor], dtype: torch.dtype | None, limit: int) -> Iterator[dict[str, Tensor]]:
@@ -87,7 +89,7 @@ def _beginning(tensors: list[tuple[str, Tensor]], header: Mapping[str, str], dty
     start = 0
     for name, tensor in tensors:
         end = start + _size(tensor, dtype)
-        kind = _kinds()[_kind(tensor, dtype)]
+        kind = _name_of(_kind(tensor, dtype))
         told[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
         start = end
     text = json.dumps(told, separators=(",", ":")).encode()
@@ -110,21 +112,5 @@ def _byte() -> torch.dtype:
     return torch.uint8
 
 
-def _kinds() -> dict[torch.dtype, str]:
-    """As safetensors calls them."""
-    import torch
-
-    return {
-        torch.float64: "F64",
-        torch.float32: "F32",
-        torch.float16: "F16",
-        torch.bfloat16: "BF16",
-        torch.float8_e4m3fn: "F8_E4M3",
-        torch.float8_e5m2: "F8_E5M2",
-        torch.int64: "I64",
-        torch.int32: "I32",
-        torch.int16: "I16",
-        torch.int8: "I8",
-        torch.uint8: "U8",
-        torch.bool: "BOOL",
-    }
+def _name_of(dtype: torch.dtype) -> str:
+    return next(name for name, kind in kinds().items() if kind == dtype)

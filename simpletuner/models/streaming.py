@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from simpletuner.errors import ModelError
-from simpletuner.models.weight_files import Contents, Entry
+from simpletuner.models.weight_files import Entry
 
 if TYPE_CHECKING:
     import torch
@@ -63,11 +63,6 @@ class Piece:
 
 Pieces = Mapping[str, Piece]
 """Where the weights of a network are, by their name in it."""
-
-
-def plain(found: Contents) -> dict[str, Piece]:
-    """Files whose names are those of the network."""
-    return {name: Piece(entry) for name, entry in found.items()}
 
 
 def check(module: nn.Module, pieces: Pieces) -> None:

@@ -42,15 +42,10 @@ class Crossing:
     """The tokens of one micro-batch on one route."""
 
     image: Tensor
-    """All of them, as they came to the route."""
+    """All of them as they came to the route, with shape (batch, tokens, width)."""
     kept: Tensor
     """The numbers of those that go through the blocks."""
     text_length: int
-
-    @property
-    def count(self) -> int:
-        """How many tokens there are besides those of the text."""
-        return int(self.image.shape[1])
 
     @property
     def rows(self) -> Tensor:
@@ -168,23 +163,16 @@ def _by_name(block: nn.Module, args: tuple[Any, ...], kwargs: Mapping[str, Any])
 
 def _shortened(given: dict[str, Any], crossing: Crossing) -> dict[str, Any]:
     """What else a block is given for each token, for the tokens that are left."""
-    full = crossing.text_length + crossing.count
     rows = crossing.rows
     cosine, sine = given["image_rotary_emb"]
     changed = {**given, "image_rotary_emb": (cosine[rows], sine[rows])}
+    # Of masks, the last axis is the tokens that are seen, and all tokens see the same.
     if given.get("attention_mask") is not None:
-        changed["attention_mask"] = _between(given["attention_mask"], rows, full)
+        changed["attention_mask"] = given["attention_mask"][..., rows]
     more = given.get("joint_attention_kwargs") or {}
     if more.get("attention_mask") is not None:
-        mask = _between(more["attention_mask"], rows, full)
-        changed["joint_attention_kwargs"] = {**more, "attention_mask": mask}
+        changed["joint_attention_kwargs"] = {**more, "attention_mask": more["attention_mask"][..., rows]}
     return changed
-
-
-def _between(mask: Tensor, rows: Tensor, full: int) -> Tensor:
-    """Which tokens see which, for the tokens that are left: the last axis, and the one before it unless it is one."""
-    seen = mask[..., rows] if mask.shape[-1] == full else mask
-    return seen[..., rows, :] if seen.ndim > 2 and seen.shape[-2] == full else seen
 
 
 def _joined(text: Tensor, crossing: Crossing, image: Tensor) -> Tensor:

@@ -169,10 +169,11 @@ def numbers(names: Iterator[str] | Contents, prefix: str) -> list[int]:
     return sorted({int(tail) for tail in tails if tail.isdigit()})
 
 
-def _dtype(kind: str) -> torch.dtype:
+def kinds() -> dict[str, torch.dtype]:
+    """The kinds of numbers that are read and written, as safetensors calls them."""
     import torch
 
-    kinds = {
+    return {
         "F64": torch.float64,
         "F32": torch.float32,
         "F16": torch.float16,
@@ -186,6 +187,10 @@ def _dtype(kind: str) -> torch.dtype:
         "U8": torch.uint8,
         "BOOL": torch.bool,
     }
-    if kind not in kinds:
+
+
+def _dtype(kind: str) -> torch.dtype:
+    known = kinds()
+    if kind not in known:
         raise ModelError(f"weights of the kind {kind} are not read here. Use a file in bf16, fp16 or fp8.")
-    return kinds[kind]
+    return known[kind]

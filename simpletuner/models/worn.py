@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simpletuner.errors import ModelError
+from simpletuner.models.adapters.adapter import FILE_NAME
 from simpletuner.models.adapters.formats.files import read_adapter
 from simpletuner.models.adapters.formats.fitting import check_fit, shapes
 from simpletuner.models.adapters.formats.neutral import TRANSFORMER, LowRank
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
     from torch.utils.hooks import RemovableHandle
 
     from simpletuner.models.adapters.merging import BaseAdapter
-
-_FILE_NAME = "pytorch_lora_weights.safetensors"
 
 
 @contextmanager
@@ -80,7 +79,7 @@ def file_of(source: str) -> Path:
 
     repository, _, name = source.partition(":")
     with loading("The adapter", source, option="validation_adapter_path or validation_adapter_config"):
-        return Path(hf_hub_download(repository, name or _FILE_NAME))
+        return Path(hf_hub_download(repository, name or FILE_NAME))
 
 
 def is_on_hub(source: str) -> bool:

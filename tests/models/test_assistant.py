@@ -27,9 +27,9 @@ def weights(inputs=32, outputs=(32, 128)):
 
 @pytest.fixture
 def file(tmp_path):
-    """A small adapter for two layers of the tiny transformer."""
+    """A small adapter for two layers of the tiny transformer, whose alpha is not its rank."""
     path = tmp_path / "helper.safetensors"
-    path.write_bytes(encode(Lora({f"transformer.{name}": one for name, one in weights().items()}), "diffusers", {}))
+    path.write_bytes(encode(Lora({f"transformer.{name}": one for name, one in weights().items()}), "comfyui", {}))
     return path
 
 
@@ -86,3 +86,9 @@ def test_an_adapter_of_another_network_is_refused(tmp_path):
     path.write_bytes(encode(Lora({"transformer.x_embedder": weights()[NAMES[0]]}), "diffusers", {}))
     with pytest.raises(ModelError, match="'x_embedder' has 64 inputs"):
         helped(path)
+
+
+def test_an_adapter_that_cannot_be_fetched_is_told_with_its_option(monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="or let assistant_lora_path name what is on this machine"):
+        helped("you/helper")

@@ -1,5 +1,6 @@
 """Packed weights on disk are those that packing gives, and packing happens once."""
 
+from dataclasses import replace
 from functools import partial
 
 import house
@@ -52,13 +53,27 @@ def test_another_precision_or_other_weights_have_another_place(model, tmp_path):
     assert len(places) == 3
 
 
-def test_what_is_damaged_is_packed_again(model, tmp_path):
+def test_another_revision_variant_or_folder_of_a_repository_has_another_place(model):
+    weights = replace(tiny.weights(model), transformer="you/flux")
+    others = ({}, {"revision": "abc"}, {"variant": "fp16"}, {"transformer_subfolder": "other"})
+    found = {packed_recipe(replace(weights, **other), CPU, recipe("int8-quanto")) for other in others}
+    assert len(found) == len(others)
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda file: file.write_bytes(file.read_bytes()[:-1]),
+        lambda file: file.write_bytes((file.parent / "single_transformer_blocks.1.safetensors").read_bytes()),
+    ],
+    ids=["a file that ends too early", "a file of another block"],
+)
+def test_what_is_damaged_is_packed_again(model, tmp_path, spoil):
     weights = tiny.weights(model)
     place = kept(tmp_path, weights, "int8-quanto")
     load = partial(load_transformer, weights, CPU, kept=place)
     first = load(packing("int8-quanto"))
-    victim = place.place / "transformer_blocks.1.safetensors"
-    victim.write_bytes(victim.read_bytes()[:-1])
+    spoil(place.place / "transformer_blocks.1.safetensors")
     packed = []
     second = load(lambda block: (packed.append(block), packing("int8-quanto")(block)))
     assert len(packed) == 7

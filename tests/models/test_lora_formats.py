@@ -13,7 +13,7 @@ from simpletuner.models.adapters.formats import FORMATS, READERS, decode, detect
 from simpletuner.models.adapters.formats.comparing import TOLERANCE, compare
 from simpletuner.models.adapters.formats.diffusers import SETTINGS
 from simpletuner.models.adapters.formats.fitting import shapes
-from simpletuner.models.adapters.formats.neutral import Lora
+from simpletuner.models.adapters.formats.neutral import Lora, LowRank
 
 KINDS = {
     "plain": {},
@@ -112,12 +112,39 @@ def test_a_part_that_is_missing_stays_missing():
 
 def test_the_halves_of_the_last_modulation_change_places():
     name = "transformer.norm_out.linear"
-    lora = adapters.adapter(only=name.__eq__)
+    lora = adapters.adapter(only=name.__eq__, magnitude=True)
     tensors, _ = FORMATS["kohya"].write(lora)
-    up, own = tensors["lora_unet_final_layer_adaLN_modulation_1.lora_up.weight"], lora.layers[name].up
-    half = len(own) // 2
-    assert torch.equal(up[:half], own[half:]) and torch.equal(up[half:], own[:half])
-    assert torch.equal(decode(tensors, {}).layers[name].up, own)
+    layer, there = lora.layers[name], "lora_unet_final_layer_adaLN_modulation_1"
+    lengths = tensors[f"{there}.dora_scale"].flatten()
+    for written, own in ((tensors[f"{there}.lora_up.weight"], layer.up), (lengths, layer.magnitude)):
+        half = len(own) // 2
+        assert torch.equal(written[:half], own[half:]) and torch.equal(written[half:], own[:half])
+    found = decode(tensors, {}).layers[name]
+    assert torch.equal(found.up, layer.up) and torch.equal(found.magnitude, layer.magnitude)
+
+
+@pytest.mark.parametrize("name", ("kohya", "comfyui"))
+def test_parts_with_one_matrix_and_different_alphas_keep_what_each_adds(name):
+    qkv = [f"transformer.transformer_blocks.0.attn.to_{part}" for part in "qkv"]
+    lora = adapters.adapter(only=lambda one: one in qkv)
+    down = lora.layers[qkv[0]].down
+    layers = {
+        part: LowRank(down, lora.layers[part].up, alpha) for part, alpha in zip(qkv, (1.0, 2.0, 4.0), strict=True)
+    }
+    assert compare(Lora(layers), through(Lora(layers), name)).largest < TOLERANCE
+
+
+@pytest.mark.parametrize("name", ("kohya", "comfyui"))
+def test_dora_lengths_are_columns_and_a_part_without_weights_keeps_its_own(name):
+    qkv = [f"transformer.transformer_blocks.0.attn.to_{part}" for part in "qkv"]
+    lora = adapters.adapter(only=lambda one: one in qkv, magnitude=True)
+    down = lora.layers[qkv[0]].down
+    layers = {part: LowRank(down, one.up * (part != qkv[1]), 2.0, one.magnitude) for part, one in lora.layers.items()}
+    tensors, header = FORMATS[name].write(Lora(layers))
+    (lengths,) = (one for key, one in tensors.items() if key.endswith(".dora_scale"))
+    assert lengths.shape == (96, 1)
+    found = decode(tensors, header).layers
+    assert all(torch.equal(found[part].magnitude, one.magnitude) for part, one in layers.items())
 
 
 def test_dora_on_a_part_of_a_joined_layer_is_refused():

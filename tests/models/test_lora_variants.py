@@ -142,6 +142,20 @@ def test_half_of_a_base_adapter_is_half_of_its_change(tmp_path):
     torch.testing.assert_close(middle, (before + after) / 2)
 
 
+def test_half_of_a_dora_in_the_base_is_half_of_its_change(tmp_path):
+    _, adapter = attached(use_dora=True)
+    disturb(adapter)
+    path = tmp_path / "adapter.safetensors"
+    path.write_bytes(adapter.publish({}))
+    whole, half = tiny.denoiser(), tiny.denoiser()
+    merge(whole.module, [BaseAdapter(str(path))])
+    merge(half.module, [BaseAdapter(str(path), 0.5)])
+    name = "transformer_blocks.0.attn.to_q.weight"
+    before, after, middle = (one.module.get_parameter(name) for one in (tiny.denoiser(), whole, half))
+    assert not torch.allclose(before, after, atol=1e-2)
+    torch.testing.assert_close(middle, (before + after) / 2)
+
+
 def test_pissa_is_the_published_method():
     """Freezing the rest of the weights and training the strongest part gives the same output and gradients."""
     weight = tiny.flux().get_submodule("transformer_blocks.0.ff.net.2").weight

@@ -136,7 +136,35 @@ def test_options_choose_how_blocks_are_compiled():
         (
             {"single_blocks_to_swap": 37},
             {"blocks": (19, 38)},
-            "blocks_to_swap: 37 of the second kind of blocks cannot be swapped",
+            "single_blocks_to_swap: 37 of the second kind of blocks cannot be swapped: the network has 38 of them, and "
+            "two must stay on the device; lower it to 36 or less",
+        ),
+        (
+            {"blocks_to_swap": 40, "double_blocks_to_swap": 2},
+            {"blocks": (19, 38)},
+            "blocks_to_swap: 40 of the second kind of blocks cannot be swapped: the network has 38 of them, and two "
+            "must stay on the device; lower it to 36 or less",
+        ),
+        (
+            {"double_blocks_to_swap": 1},
+            {"blocks": (2, 5)},
+            "double_blocks_to_swap: 1 of the first kind of blocks cannot be swapped: the network has 2 of them, and "
+            "two must stay on the device; lower it to 0",
+        ),
+        (
+            {"ramtorch": True, "double_blocks_to_swap": 4},
+            {},
+            "double_blocks_to_swap: does not go together with ramtorch",
+        ),
+        (
+            {"dynamo_backend": "inductor", "single_blocks_to_swap": 4},
+            {},
+            "dynamo_backend: compiled blocks cannot be moved; leave it out, or leave out single_blocks_to_swap",
+        ),
+        (
+            {"single_blocks_to_swap": 4},
+            {"trains_weights": True},
+            "single_blocks_to_swap: keeps frozen weights off the card",
         ),
         (
             {},

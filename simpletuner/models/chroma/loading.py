@@ -4,16 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simpletuner.models import kept as kept_networks
 from simpletuner.models.chroma import single_file
 from simpletuner.models.flux import loading as of_flux
-from simpletuner.models.flux.loading import block_names, empty, in_folder
+from simpletuner.models.flux.loading import block_names, empty, part
 from simpletuner.models.flux.single_file import bundled
 from simpletuner.models.sources import is_file, loading
-from simpletuner.models.streaming import Pieces
 
 if TYPE_CHECKING:
     from diffusers import ChromaTransformer2DModel
@@ -33,19 +31,11 @@ def load_transformer(
         ModelError: The weights are not there, not whole, or not those of a Chroma.
     """
     with loading("The transformer", weights.transformer):
-        config, found = _pieces(weights)
+        place = (weights.transformer, weights.transformer_subfolder)
+        config, found = part(*place, weights, single_file.FORM)
         return kept_networks.load(
             partial(empty_transformer, config), block_names, found, compute.dtype, pack=pack, kept=kept
         )
-
-
-def _pieces(weights: Weights) -> tuple[Mapping[str, Any], Pieces]:
-    """The config of the transformer and where its weights are."""
-    if not is_file(weights.transformer):
-        return in_folder(weights.transformer, weights.transformer_subfolder, weights)
-    path = Path(weights.transformer).expanduser()
-    found = single_file.pieces(path)
-    return single_file.shape(found, path), found
 
 
 def empty_transformer(config: Mapping[str, Any]) -> ChromaTransformer2DModel:

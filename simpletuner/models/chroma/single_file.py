@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from simpletuner.errors import ModelError
-from simpletuner.models.flux.single_file.parts import CHROMA, TRANSFORMER, part_of, scaled
+from simpletuner.models.flux.single_file.parts import CHROMA, TRANSFORMER, Form, part_of, scaled
 from simpletuner.models.flux.single_file.transformer import complete, count, renamed, trunk
 from simpletuner.models.streaming import Piece, Pieces
 
@@ -25,15 +25,6 @@ def pieces(path: Path) -> dict[str, Piece]:
         return found
     trunk = {name: piece for name, piece in found.items() if not name.startswith(CHROMA)}
     return {**renamed(trunk, path), **dict(_of_guidance(found))}
-
-
-def of(path: Path) -> dict[str, Any]:
-    """The config of the transformer in a file.
-
-    Raises:
-        ModelError: The file holds none, or not a whole one.
-    """
-    return shape(pieces(path), path)
 
 
 def shape(found: Pieces, path: Path) -> dict[str, Any]:
@@ -61,3 +52,5 @@ def _of_guidance(found: Pieces) -> Iterator[tuple[str, Piece]]:
 
 
 _LAYERS = {"in_layer": "linear_1", "out_layer": "linear_2"}
+
+FORM = Form(pieces, shape)

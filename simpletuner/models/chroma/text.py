@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from simpletuner.models import offload
 from simpletuner.models.chroma.loading import load_t5, load_tokenizer
+from simpletuner.models.flux.text import tokens_of
 from simpletuner.models.precision import packing, workplace
 
 if TYPE_CHECKING:
@@ -29,8 +30,7 @@ def open_encoder(weights: Weights, settings: TextSettings, compute: Compute) -> 
     def encode(prompts: Sequence[str]) -> Sequence[Conditioning]:
         import torch
 
-        tokens = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-        ids, words = tokens.input_ids.to(compute.device), tokens.attention_mask.to(compute.device)
+        ids, words = (one.to(compute.device) for one in tokens_of(tokenizer, prompts, length))
         with torch.no_grad():
             found = encoder(ids, attention_mask=words)[0].to("cpu", torch.bfloat16)
         # Words and the first padding token behind them, as Chroma was trained.

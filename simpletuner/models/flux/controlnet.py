@@ -111,7 +111,8 @@ def load(weights: Weights, plan: ControlNet, compute: Compute, block: Pack | Non
     Raises:
         ModelError: The weights are not there, or are not those of a ControlNet of FLUX.1.
     """
-    with loading("The ControlNet", plan.source or weights.transformer):
+    option = "controlnet_model_name_or_path" if plan.source else "pretrained_model_name_or_path"
+    with loading("The ControlNet", plan.source or weights.transformer, option=option):
         config, found = _of_its_own(plan.source) if plan.source else _of_transformer(weights, plan)
         module = _without_weights(config)
         pieces = found if plan.source else _start(module, found)

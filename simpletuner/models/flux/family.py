@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING, Any
 from simpletuner.errors import Problem
 from simpletuner.models.flux import controlnet, denoiser, inputs, learned_text, loading, sampling, text, vae
 from simpletuner.models.flux.flavours import FLAVOURS
-from simpletuner.models.flux.single_file import transformer as single_file
 from simpletuner.models.flux.single_file.parts import AUTOENCODER, CLIP, T5, TRANSFORMER
-from simpletuner.models.flux.single_file.whole import folder_of, missing_parts, source_of, torn_folders, wrong_codec
+from simpletuner.models.flux.single_file.whole import located, missing_parts, torn_folders, wrong_codec
 from simpletuner.models.sources import fingerprint
 
 if TYPE_CHECKING:
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
         Denoiser,
         LatentCodec,
         SamplingSchedule,
+        Sources,
         TextEncoder,
         TextSettings,
         Weights,
@@ -36,10 +36,6 @@ if TYPE_CHECKING:
     from simpletuner.models.streaming import Pack
     from simpletuner.schema import Choice
 
-from simpletuner.models.family import Weights as _Weights
-
-__all__ = ["BLOCKS", "FLAVOURS", "Flux"]
-
 BLOCKS = (19, 38)
 """Double and single blocks of the published transformers."""
 
@@ -48,7 +44,6 @@ class Flux:
     """FLUX.1 in all of its flavours."""
 
     name = "flux"
-    alignment = 64
     flavours: Choice[Flavour] = FLAVOURS
     usual = "krea"
     always_masks_prompt = False
@@ -65,39 +60,9 @@ class Flux:
         flavour = FLAVOURS.get(weights.flavour or "")
         return {"license": "apache-2.0"} if flavour is not None and flavour.is_free else self.licence
 
-    def weights(
-        self,
-        *,
-        flavour: str | None,
-        base: str | None,
-        transformer: str | None,
-        transformer_subfolder: str,
-        vae: str | None,
-        revision: str | None,
-        variant: str | None,
-        clip: str | None = None,
-        t5: str | None = None,
-    ) -> Weights:
-        """Where the weights come from; neither flavour nor path means Krea.
-
-        A flavour beside a single file gives the parts that the file does not hold.
-        """
-        if base is None:
-            flavour = flavour or self.usual
-            base = FLAVOURS[flavour].repository
-        known = FLAVOURS.get(flavour or "")
-        repository = known.repository if known else None
-        return _Weights(
-            base=base,
-            transformer=source_of(TRANSFORMER, transformer, base, repository),
-            transformer_subfolder=folder_of(transformer_subfolder, is_elsewhere=transformer is not None),
-            vae=source_of(AUTOENCODER, vae, base, repository),
-            revision=revision,
-            variant=variant,
-            flavour=flavour,
-            clip=source_of(CLIP, clip, base, repository),
-            t5=source_of(T5, t5, base, repository),
-        )
+    def weights(self, given: Sources) -> Weights:
+        """Where the weights come from; neither flavour nor path means Krea."""
+        return located(given, FLAVOURS, self.usual)
 
     def missing(self, weights: Weights, *, follows: bool = False) -> Iterator[Problem]:
         """The parts that are not where they are looked for."""
@@ -109,7 +74,7 @@ class Flux:
         held = {part: (source, folders[part]) for part, source in places.items()}
         torn = list(torn_folders(weights.base, held, weights.variant, "FluxTransformer2DModel"))
         yield from torn
-        config = {} if torn else loading.known_config(weights, single_file.of)
+        config = {} if torn else loading.known_config(weights)
         if wrong := inputs.wrong_with(config, weights.flavour, follows=follows):
             yield Problem("model_flavour", wrong)
         yield from wrong_codec(weights, {} if torn else config)
@@ -118,11 +83,11 @@ class Flux:
         """Double and single blocks; all that is published has as many."""
         if any(weights.transformer == one.repository for one in FLAVOURS.values()):
             return BLOCKS
-        return loading.block_counts(loading.known_config(weights, single_file.of))
+        return loading.block_counts(loading.known_config(weights))
 
     def outline(self, weights: Weights, *, follows: bool = False, beside: ControlNet | None = None) -> nn.Module | None:
         """The empty transformer, or the empty ControlNet beside it."""
-        config = loading.known_config(weights, single_file.of)
+        config = loading.known_config(weights)
         if beside is not None:
             return controlnet.outline(config, beside)
         shape = inputs.widened(config) if config and follows else config

@@ -7,6 +7,7 @@ so that no two tokens have the same place. References carry no noise: their toke
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     Rotary = tuple[Tensor, Tensor]
-    Times = tuple[Tensor, Tensor]
-    """The embedding of the image's time, and that of time 0."""
 
 STILL = "still_embedding"
 """The name under which blocks are given the embedding of time 0."""
@@ -56,6 +55,22 @@ def _grid(size: tuple[int, int], place: tuple[int, int], like: Tensor) -> torch.
     return torch.stack([torch.ones_like(row), row, column], dim=-1).reshape(-1, 3)
 
 
+@dataclass(frozen=True)
+class _Given:
+    """What a block is given."""
+
+    image: Tensor
+    """Tokens of the image and of the references, with shape (batch, tokens, width)."""
+    words: Tensor
+    """Those of the prompt, with shape (batch, words, width)."""
+    times: tuple[Tensor, Tensor]
+    """The embedding of the image's time and that of time 0, with shape (batch, width) each."""
+    rotary: Rotary
+    """Cosines and sines of all tokens, those of the prompt first, with shape (words + tokens, head) each."""
+    others: Mapping[str, Any]
+    """What else attention takes."""
+
+
 def give_each_its_time(module: FluxTransformer2DModel) -> None:
     """Change the blocks so that references are told time 0; without references they compute what they did."""
     for double in module.transformer_blocks:
@@ -66,7 +81,7 @@ def give_each_its_time(module: FluxTransformer2DModel) -> None:
 
 def _forward(
     stock: Any,  # the block's own forward
-    changed: Callable[[Tensor, Tensor, Times, Rotary, dict[str, Any]], tuple[Tensor, Tensor]],
+    changed: Callable[[_Given], tuple[Tensor, Tensor]],
     hidden_states: Tensor,
     encoder_hidden_states: Tensor,
     temb: Tensor,
@@ -76,30 +91,24 @@ def _forward(
     others = dict(joint_attention_kwargs or {})
     still = others.pop(STILL, None)
     if still is not None:
-        return changed(hidden_states, encoder_hidden_states, (temb, still), image_rotary_emb, others)
+        return changed(_Given(hidden_states, encoder_hidden_states, (temb, still), image_rotary_emb, others))
     found: tuple[Tensor, Tensor] = stock(
         hidden_states, encoder_hidden_states, temb, image_rotary_emb, joint_attention_kwargs
     )
     return found
 
 
-def _double(
-    block: FluxTransformerBlock,
-    image: Tensor,
-    words: Tensor,
-    times: Times,
-    rotary: Rotary,
-    others: Mapping[str, Any],
-) -> tuple[Tensor, Tensor]:
-    where = _are_references(rotary)[words.shape[1] :]
-    shift, scale, gate, late_shift, late_scale, late_gate = _chosen(block.norm1, times, where, parts=6)
-    text, *text_steps = block.norm1_context(words, emb=times[0])
+def _double(block: FluxTransformerBlock, given: _Given) -> tuple[Tensor, Tensor]:
+    image, words = given.image, given.words
+    where = _are_references(given.rotary)[words.shape[1] :]
+    shift, scale, gate, late_shift, late_scale, late_gate = _chosen(block.norm1, given.times, where, parts=6)
+    text, *text_steps = block.norm1_context(words, emb=given.times[0])
     text_gate, text_shift, text_scale, late_text_gate = (one[:, None] for one in text_steps)
     seen, text_seen = block.attn(
         hidden_states=block.norm1.norm(image) * (1 + scale) + shift,
         encoder_hidden_states=text,
-        image_rotary_emb=rotary,
-        **others,
+        image_rotary_emb=given.rotary,
+        **given.others,
     )
     image = image + gate * seen
     image = image + late_gate * block.ff(block.norm2(image) * (1 + late_scale) + late_shift)
@@ -108,23 +117,16 @@ def _double(
     return words + late_text_gate * block.ff_context(changed), image
 
 
-def _single(
-    block: FluxSingleTransformerBlock,
-    image: Tensor,
-    words: Tensor,
-    times: Times,
-    rotary: Rotary,
-    others: Mapping[str, Any],
-) -> tuple[Tensor, Tensor]:
+def _single(block: FluxSingleTransformerBlock, given: _Given) -> tuple[Tensor, Tensor]:
     import torch
 
-    tokens = torch.cat([words, image], dim=1)
-    shift, scale, gate = _chosen(block.norm, times, _are_references(rotary), parts=3)
+    tokens = torch.cat([given.words, given.image], dim=1)
+    shift, scale, gate = _chosen(block.norm, given.times, _are_references(given.rotary), parts=3)
     changed = block.norm.norm(tokens) * (1 + scale) + shift
-    seen = block.attn(hidden_states=changed, image_rotary_emb=rotary, **others)
+    seen = block.attn(hidden_states=changed, image_rotary_emb=given.rotary, **given.others)
     both = torch.cat([seen, block.act_mlp(block.proj_mlp(changed))], dim=2)
     tokens = tokens + gate * block.proj_out(both)
-    length = words.shape[1]
+    length = given.words.shape[1]
     return tokens[:, :length], tokens[:, length:]
 
 
@@ -137,7 +139,7 @@ def _are_references(rotary: Rotary) -> Tensor:
     return sine[:, 0] != 0
 
 
-def _chosen(norm: Any, times: Times, where: Tensor, *, parts: int) -> Sequence[Tensor]:
+def _chosen(norm: Any, times: tuple[Tensor, Tensor], where: Tensor, *, parts: int) -> Sequence[Tensor]:
     """Shifts, scales and gates of every token, each for its own time."""
     import torch
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from simpletuner.models.adapters.formats.neutral import CLIP, T5
 from simpletuner.models.flux.loading import load_clip, load_t5, load_tokenizers
-from simpletuner.models.flux.text import ZERO
+from simpletuner.models.flux.text import ZERO, clip_blocks, tokens_of
 from simpletuner.models.learned_text import TextPart
 from simpletuner.models.precision import packing, workplace
 from simpletuner.models.sources import loading
@@ -42,14 +42,13 @@ def _clip(weights: Weights, settings: TextSettings, compute: Compute, tokenizer:
         module = load_clip(source, weights, compute.dtype, pack)
 
     def encode(prompts: Sequence[str]) -> Conditioning:
-        ids, _ = _tokens(tokenizer, prompts, tokenizer.model_max_length)
+        ids, _ = tokens_of(tokenizer, prompts, tokenizer.model_max_length)
         return {"pooled_prompt_embeds": module(ids.to(_device(module))).pooler_output}
 
     # Some versions of transformers have one level of names less than files of adapters have.
     has_level = any(name.startswith("text_model.") for name, _ in module.named_modules())
-    layers = module.get_submodule("text_model.encoder.layers" if has_level else "encoder.layers")
     name = CLIP if has_level else f"{CLIP}.text_model"
-    return TextPart(name, module, list(layers.children()), CLIP_LAYERS, encode)
+    return TextPart(name, module, clip_blocks(module), CLIP_LAYERS, encode)
 
 
 def _t5(weights: Weights, settings: TextSettings, compute: Compute, tokenizer: T5Tokenizer) -> TextPart:
@@ -60,19 +59,13 @@ def _t5(weights: Weights, settings: TextSettings, compute: Compute, tokenizer: T
     length = settings.max_length or tokenizer.model_max_length
 
     def encode(prompts: Sequence[str]) -> Conditioning:
-        ids, words = _tokens(tokenizer, prompts, length)
+        ids, words = tokens_of(tokenizer, prompts, length)
         found: Tensor = module(ids.to(_device(module)))[0]
         if settings.padding == ZERO:
             found = found.where(words.bool().to(found.device)[:, :, None], found.new_zeros(()))
         return {"prompt_embeds": found}
 
     return TextPart(T5, module, list(module.get_submodule("encoder.block").children()), T5_LAYERS, encode)
-
-
-def _tokens(tokenizer: CLIPTokenizer | T5Tokenizer, prompts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
-    """Numbers of tokens and which of them are words, with shape (prompts, length)."""
-    found = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
-    return found.input_ids, found.attention_mask
 
 
 def _device(module: nn.Module) -> torch.device:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from transformers import CLIPTextModel, CLIPTokenizer, T5EncoderModel, T5Tokenizer
 
     from simpletuner.models.family import Compute, Weights
-    from simpletuner.models.flux.single_file.encoders import Form
+    from simpletuner.models.flux.single_file.parts import Form
     from simpletuner.models.kept import Kept
     from simpletuner.models.streaming import Pack
 
@@ -63,26 +63,17 @@ def empty_transformer(config: Mapping[str, Any]) -> FluxTransformer2DModel:
 
 
 def transformer_pieces(weights: Weights) -> Found:
-    """The config of the transformer and where its weights are; of a single file, both from what it holds."""
-    if is_file(weights.transformer):
-        path = Path(weights.transformer).expanduser()
-        found = transformer.pieces(path)
-        return transformer.shape(found, path), found
-    return in_folder(weights.transformer, weights.transformer_subfolder, weights)
+    """The config of the transformer and where its weights are."""
+    return part(weights.transformer, weights.transformer_subfolder, weights, transformer.FORM)
 
 
-def known_config(weights: Weights, shape_of: Callable[[Path], Mapping[str, Any]]) -> Mapping[str, Any]:
-    """The config of a transformer that is on this machine; empty where it is not, or cannot be read.
-
-    Args:
-        weights: Where it is.
-        shape_of: Reads the config off a single file.
-    """
+def known_config(weights: Weights, form: Form = transformer.FORM) -> Mapping[str, Any]:
+    """The config of a transformer that is on this machine; empty where it is not, or cannot be read."""
     source = weights.transformer
     if not is_file(source):
         return local_config(source, weights.transformer_subfolder, weights.revision)
     try:
-        return shape_of(Path(source).expanduser())
+        return form.of(Path(source).expanduser())[0]
     except ModelError:
         return {}
 
@@ -110,12 +101,7 @@ def load_autoencoder(weights: Weights, compute: Compute) -> AutoencoderKL:
     from diffusers import AutoencoderKL
 
     with loading("The autoencoder", weights.vae):
-        if is_file(weights.vae):
-            path = Path(weights.vae).expanduser()
-            found: Pieces = autoencoder.pieces(path)
-            config: Mapping[str, Any] = autoencoder.shape(found, path)
-        else:
-            config, found = in_folder(weights.vae, "vae", weights)
+        config, found = part(weights.vae, "vae", weights, autoencoder.FORM)
         with empty():
             module: AutoencoderKL = AutoencoderKL.from_config(dict(config))
         check(module, found)
@@ -127,7 +113,7 @@ def load_clip(source: str, weights: Weights, dtype: torch.dtype, pack: Pack | No
     """CLIP's text encoder, frozen and on the CPU; `weights` says which revision and variant of a repository."""
     from transformers import CLIPTextConfig, CLIPTextModel
 
-    config, found = _encoder(source, "text_encoder", weights, encoders.CLIP_FORM)
+    config, found = part(source, "text_encoder", weights, encoders.CLIP_FORM)
     with empty():
         module = CLIPTextModel(CLIPTextConfig.from_dict(dict(config)))
     # Some versions of transformers have one level of names more.
@@ -147,22 +133,12 @@ def load_t5(
     """T5's encoder, frozen and on the CPU; `weights` says which revision and variant of a repository."""
     from transformers import T5Config, T5EncoderModel
 
-    config, found = _encoder(source, subfolder, weights, encoders.T5_FORM)
+    config, found = part(source, subfolder, weights, encoders.T5_FORM)
     with empty():
         module = T5EncoderModel(T5Config.from_dict(dict(config)))
     # One table of embeddings under both of its names.
     module.set_input_embeddings(module.shared)
     return _filled(module, found, dtype, "encoder.block", pack)
-
-
-def _encoder(source: str, subfolder: str, weights: Weights, form: Form) -> Found:
-    """The config of a text encoder and where its weights are."""
-    if is_file(source):
-        path = Path(source).expanduser()
-        found = form.pieces(path)
-        return form.shape(found, path), found
-    config, pieces = in_folder(source, subfolder, weights)
-    return config, form.names(pieces)
 
 
 def _filled(module: Encoder, found: Pieces, dtype: torch.dtype, layers: str, pack: Pack | None) -> Encoder:
@@ -193,6 +169,14 @@ def scheduler_source(weights: Weights) -> str:
         return weights.base
     config, _ = transformer_pieces(weights)
     return str(bundled.scheduler_folder(takes_guidance=bool(config["guidance_embeds"])))
+
+
+def part(source: str, subfolder: str, weights: Weights, form: Form) -> Found:
+    """The config of a part and where its weights are; of a single file, both from what it holds."""
+    if is_file(source):
+        return form.of(Path(source).expanduser())
+    config, found = in_folder(source, subfolder, weights)
+    return config, form.names(found)
 
 
 def in_folder(source: str, subfolder: str, weights: Weights) -> Found:

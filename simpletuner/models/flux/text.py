@@ -19,7 +19,7 @@ from simpletuner.models.sources import loading
 if TYPE_CHECKING:
     from diffusers import FluxPipeline
     from torch import Tensor, nn
-    from transformers import CLIPTextModel
+    from transformers import CLIPTextModel, CLIPTokenizer, T5Tokenizer
 
     from simpletuner.models.family import Compute, Conditioning, TextEncoder, TextSettings, Weights
 
@@ -40,7 +40,7 @@ def open_encoders(weights: Weights, settings: TextSettings, compute: Compute) ->
             tokens, pooled, _ = pipeline.encode_prompt(
                 list(prompts), None, device=compute.device, max_sequence_length=length
             )
-        masks = _masks(pipeline, prompts, length)
+        masks = tokens_of(pipeline.tokenizer_2, prompts, length)[1].bool()
         tokens, pooled = tokens.to("cpu", torch.bfloat16), pooled.to("cpu", torch.bfloat16)
         if settings.padding == ZERO:
             # Not a product with the mask: that would leave negative zeros, and make NaN of an infinity.
@@ -53,13 +53,10 @@ def open_encoders(weights: Weights, settings: TextSettings, compute: Compute) ->
     yield encode
 
 
-def _masks(pipeline: FluxPipeline, prompts: Sequence[str], length: int) -> Tensor:
-    """Which tokens are words and which are padding, with shape (prompts, length)."""
-    tokenized = pipeline.tokenizer_2(
-        list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-    )
-    mask: Tensor = tokenized.attention_mask.bool()
-    return mask
+def tokens_of(tokenizer: CLIPTokenizer | T5Tokenizer, prompts: Sequence[str], length: int) -> tuple[Tensor, Tensor]:
+    """Numbers of tokens and which of them are words, with shape (prompts, length)."""
+    found = tokenizer(list(prompts), padding="max_length", max_length=length, truncation=True, return_tensors="pt")
+    return found.input_ids, found.attention_mask
 
 
 def _load(weights: Weights, settings: TextSettings, compute: Compute) -> FluxPipeline:

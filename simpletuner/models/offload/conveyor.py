@@ -43,11 +43,6 @@ class Conveyor:
                 module.register_forward_pre_hook(partial(self._enter, number), with_kwargs=True)
                 module.register_forward_hook(partial(self._leave, number), always_call=True)
 
-    @property
-    def present(self) -> frozenset[int]:
-        """The numbers of the stations whose weights are on the device, or on their way to it."""
-        return self._present
-
     def need(self, number: int, *, backward: bool) -> None:
         """See that the weights of a station are on the device, and that no others are than those that are wanted."""
         wanted = self._wanted(number, backward)

@@ -60,11 +60,6 @@ class Parcel:
         self._home = self._sent_home(disk)
         self.withdraw()
 
-    @property
-    def is_here(self) -> bool:
-        """Whether the network can compute with the weights now."""
-        return self._run is not None
-
     def lend(self, run: Tensor) -> None:
         """Point the network's tensors at a run of bytes that holds, or will hold, a copy of the weights."""
         self._run = run

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
-from simpletuner.errors import ModelError
+from simpletuner.errors import ModelError, Problem
 from simpletuner.models.offload.carrier import Carrier
 from simpletuner.models.offload.conveyor import Conveyor, Station
 from simpletuner.models.offload.parcel import Parcel, frozen_tensors, used_once
@@ -47,8 +47,8 @@ class Offload(Protocol):
     def disk(self) -> Path | None:
         """The folder for weights; main memory when there is none."""
 
-    def refusal(self, kinds: Sequence[int]) -> str | None:
-        """What is wrong with it for a network with so many blocks of each kind."""
+    def refusal(self, kinds: Sequence[int]) -> Problem | None:
+        """What is wrong with it for a network with so many blocks of each kind, and the option that says so."""
 
     def lines(self, blocks: Sequence[nn.Module]) -> Iterator[Line]:
         """The pieces that are moved, in the order in which they compute."""
@@ -66,13 +66,17 @@ class BlockSwap:
     needs_card: bool = False
     disk: Path | None = None
 
-    def refusal(self, kinds: Sequence[int]) -> str | None:
+    def refusal(self, kinds: Sequence[int]) -> Problem | None:
         """More blocks of a kind than can leave: two must stay, one that computes, and one that was just used."""
+        own = (*self.of_kind, *[None] * len(kinds))
         for number, (count, swapped) in enumerate(zip(kinds, self._counts(len(kinds)), strict=True)):
             if swapped > count - 2:
-                return (
+                is_own = own[number] is not None
+                option, most = (_OF_KIND[number], max(count - 2, 0)) if is_own else (_TOTAL, self._most(kinds))
+                return Problem(
+                    option,
                     f"{swapped} of the {_ordinal(number)} kind of blocks cannot be swapped: the network has {count} of "
-                    f"them, and two must stay on the device; lower blocks_to_swap to {self._most(kinds)} or less"
+                    f"them, and two must stay on the device; lower it to {most}{' or less' if most else ''}",
                 )
         return None
 
@@ -89,12 +93,10 @@ class BlockSwap:
         return [count if one is None else one for count, one in zip(_shared(self.total, kinds), own, strict=False)]
 
     def _most(self, kinds: Sequence[int]) -> int:
-        fits = (
-            count
-            for count in range(sum(kinds))
-            if all(one <= there - 2 for one, there in zip(_shared(count, len(kinds)), kinds, strict=True))
-        )
-        return max(fits, default=0)
+        """The highest `total` that fits beside what is said of single kinds."""
+        free = [number for number in range(len(kinds)) if (*self.of_kind, *[None] * len(kinds))[number] is None]
+        shares = ((count, _shared(count, len(kinds))) for count in range(sum(kinds)))
+        return max((count for count, share in shares if all(share[one] <= kinds[one] - 2 for one in free)), default=0)
 
 
 @dataclass(frozen=True)
@@ -106,16 +108,17 @@ class LastBlocks:
     needs_card: bool = False
     disk: Path | None = None
 
-    def refusal(self, kinds: Sequence[int]) -> str | None:
+    def refusal(self, kinds: Sequence[int]) -> Problem | None:
         """More blocks than there are, but for one that never moves."""
         if self.count < sum(kinds):
             return None
-        return f"must be below {sum(kinds)}, which is how many blocks the network has, got {self.count}"
+        what = f"must be below {sum(kinds)}, which is how many blocks the network has, got {self.count}"
+        return Problem("musubi_blocks_to_swap", what)
 
     def lines(self, blocks: Sequence[nn.Module]) -> Iterator[Line]:
         """The last blocks, one by one."""
         moving = blocks[len(blocks) - self.count :]
-        yield Line([[block] for block in moving], neighbours((), ahead=self.is_overlapped))
+        yield Line([[block] for block in moving], neighbours(ahead=self.is_overlapped))
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,7 @@ class Groups:
     needs_card: bool = False
     disk: Path | None = None
 
-    def refusal(self, kinds: Sequence[int]) -> str | None:
+    def refusal(self, kinds: Sequence[int]) -> Problem | None:
         """Nothing: groups may have any size."""
         return None
 
@@ -135,7 +138,7 @@ class Groups:
         """All blocks, in groups."""
         size = self.blocks_per_group
         pieces = [blocks[start : start + size] for start in range(0, len(blocks), size)]
-        yield Line(pieces, neighbours((), ahead=self.is_overlapped))
+        yield Line(pieces, neighbours(ahead=self.is_overlapped))
 
 
 @dataclass(frozen=True)
@@ -150,7 +153,7 @@ class Leaves:
     percent: int = 100
     """The share of the layers that is moved, spread evenly."""
 
-    def refusal(self, kinds: Sequence[int]) -> str | None:
+    def refusal(self, kinds: Sequence[int]) -> Problem | None:
         """Nothing: any number of layers can be moved."""
         return None
 
@@ -159,7 +162,7 @@ class Leaves:
         found = [layer for block in blocks for layer in _layers(block, self.names)]
         share = self.percent / 100
         chosen = [layer for place, layer in enumerate(found) if int((place + 1) * share) > int(place * share)]
-        yield Line([[layer] for layer in chosen], neighbours((), ahead=self.is_overlapped))
+        yield Line([[layer] for layer in chosen], neighbours(ahead=self.is_overlapped))
 
 
 def attach(
@@ -186,7 +189,7 @@ def attach(
             cannot be kept on disk.
     """
     if refusal := plan.refusal([len(kind) for kind in _by_kind(blocks)]):
-        raise ModelError(f"weights cannot be kept off the device: {refusal}.")
+        raise ModelError(f"{refusal}.")
     if plan.needs_card and device.type != "cuda":
         raise ModelError(
             f"group_offload_use_stream copies weights while a card computes, and this run is on {device.type}; "
@@ -236,6 +239,11 @@ def _layers(block: nn.Module, names: Sequence[str]) -> Iterator[nn.Module]:
         inside |= {id(part) for part in module.modules()}
         if is_chosen:
             yield module
+
+
+_TOTAL = "blocks_to_swap"
+_OF_KIND = ("double_blocks_to_swap", "single_blocks_to_swap")
+"""The options of `BlockSwap`, in the order in which the kinds compute."""
 
 
 def _by_kind(blocks: Sequence[nn.Module]) -> list[list[nn.Module]]:

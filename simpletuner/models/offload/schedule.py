@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 
 Wanted = Callable[[int, bool], frozenset[int]]
 """From the number of the piece that computes, and whether it computes backward, to the pieces that are wanted."""
@@ -23,16 +23,14 @@ def window(count: int, swapped: int) -> Wanted:
     def wanted(position: int, backward: bool) -> frozenset[int]:
         # One block that has just been used stays while the next computes: its memory is still being read.
         passed = min(max(count - 2 - position, 0), swapped)
-        start = swapped - passed if backward else min(position, swapped)
-        start = max(min(start, position), position - size + 1)
+        start = min(swapped - passed if backward else swapped, position)
         return frozenset(range(start, start + size))
 
     return wanted
 
 
-def neighbours(always: Iterable[int], *, ahead: bool) -> Wanted:
-    """The piece that computes, those that never leave, and, if asked for, the one that came next the last time."""
-    staying = frozenset(always)
+def neighbours(*, ahead: bool) -> Wanted:
+    """The piece that computes, and, if asked for, the one that came next the last time."""
     follower: tuple[dict[int, int], dict[int, int]] = ({}, {})
     last: list[int | None] = [None, None]
 
@@ -41,6 +39,6 @@ def neighbours(always: Iterable[int], *, ahead: bool) -> Wanted:
         if before is not None and before != position:
             follower[backward][before] = position
         coming = {follower[backward][position]} if ahead and position in follower[backward] else set()
-        return staying | {position} | coming
+        return frozenset({position, *coming})
 
     return wanted

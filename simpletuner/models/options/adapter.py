@@ -13,7 +13,7 @@ from simpletuner.models.adapters.formats import FORMATS
 from simpletuner.models.adapters.layers import block_numbers
 from simpletuner.models.adapters.presets import EMBEDDERS, PRESETS
 from simpletuner.models.adapters.starts import STARTS
-from simpletuner.schema import IfChanged, Listed, NotYet, Section, TextList, belongs_to, words
+from simpletuner.schema import IfChanged, Listed, NotYet, Section, TextList, belongs_to, shown, words
 
 LORA_TYPES = words(
     "LoRA type",
@@ -64,6 +64,8 @@ def _object(value: Any) -> Any:
 
 def _settings(value: Any) -> Any:
     """Accept an object, JSON text of one, or the path of a file."""
+    if value is not None and not isinstance(value, str | Mapping):
+        raise ValueError(f"must be an object, or the path of a JSON file, got {shown(value)}")
     return _object(value) if isinstance(value, str) and value.strip().startswith("{") else value
 
 

@@ -8,7 +8,7 @@ from pydantic import BeforeValidator, model_validator
 
 from simpletuner.models.controlling import ControlNetShape, shape_of
 from simpletuner.models.families import FAMILIES, FLAVOURS
-from simpletuner.models.family import Weights
+from simpletuner.models.family import Sources, Weights
 from simpletuner.schema import IfChanged, NoEffect, NotYet, Section, conflict, words
 
 MODEL_TYPES = words(
@@ -76,14 +76,15 @@ class Model(Section):
 
     def weights(self) -> Weights:
         """Where the weights come from."""
-        return FAMILIES[self.model_family].weights(
+        given = Sources(
             flavour=self.model_flavour,
             base=self.pretrained_model_name_or_path,
             transformer=self.pretrained_transformer_model_name_or_path,
             transformer_subfolder=self.pretrained_transformer_subfolder,
             vae=self.pretrained_vae_model_name_or_path,
-            revision=self.revision,
-            variant=self.variant,
             clip=self.text_encoder_path,
             t5=self.pretrained_t5_model_name_or_path,
+            revision=self.revision,
+            variant=self.variant,
         )
+        return FAMILIES[self.model_family].weights(given)

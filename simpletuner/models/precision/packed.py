@@ -56,11 +56,6 @@ class PackedLinear(nn.Linear):
         """The weight as it acts, with shape (out, in); a change of this copy changes nothing."""
         return self.form.decode(self._parts, self.scale.dtype)
 
-    def add(self, delta: Tensor) -> None:
-        """Add to the weight and pack the sum anew."""
-        whole = self.weight.add_(delta.to(self.scale))
-        self.codes, self.scale, self.shift = _encoded(whole, self.form, None)
-
     def forward(self, input: Tensor) -> Tensor:
         """The product of inputs with shape (..., in) and the weight, plus the bias."""
         apply: Callable[..., Tensor] = _Product.apply

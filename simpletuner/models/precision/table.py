@@ -112,6 +112,7 @@ PRECISIONS: Choice[Quantise] = Choice(
         "fp8-torchao": fp8_native,
     },
     later={
+        "bf16": "use no_change, which keeps weights in mixed_precision, usually bf16",
         "int8dq-int4-torchao": _INT4,
         "fp8-int4-torchao": _INT4,
         "fp8-transformerengine": "use fp8-native",

@@ -20,7 +20,8 @@ from models.flux.single_files import (
 from simpletuner.errors import ModelError
 from simpletuner.models.chroma.family import Chroma
 from simpletuner.models.chroma.loading import load_t5, load_tokenizer, load_transformer
-from simpletuner.models.family import Compute
+from simpletuner.models.chroma.text import open_encoder
+from simpletuner.models.family import Compute, Sources, TextSettings
 from simpletuner.models.streaming import check
 
 CPU = Compute(torch.device("cpu"), torch.float32)
@@ -96,9 +97,16 @@ def test_the_text_encoder_and_its_tokenizer_come_from_single_files(tmp_path):
     assert load_tokenizer(weights)("a photo of a cat")["input_ids"] == [3, 9, 1202, 13, 3, 9, 1712, 1]
 
 
+def test_the_words_of_a_prompt_and_one_token_of_its_padding_are_seen(tmp_path):
+    path = written(tmp_path / "t5xxl.safetensors", t5_file(encoders()[1]))
+    weights = located(base=str(tmp_path / "chroma.safetensors"), t5=str(path))
+    with open_encoder(weights, TextSettings(("no_change", "no_change"), 16, "unmodified"), CPU) as encode:
+        (found,) = encode(["a photo of a cat"])
+    assert found["prompt_mask"].tolist() == [True] * 9 + [False] * 7  # eight tokens, and one of the padding
+
+
 def located(**given):
-    names = ("flavour", "base", "transformer", "vae", "revision", "variant", "clip", "t5")
-    return Chroma().weights(**{"transformer_subfolder": "transformer", **dict.fromkeys(names), **given})
+    return Chroma().weights(Sources(**given))
 
 
 def test_what_a_single_file_does_not_hold_is_asked_for_or_taken_from_the_flavour(plain, tmp_path):

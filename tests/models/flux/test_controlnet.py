@@ -155,6 +155,12 @@ def test_controlnets_for_other_kinds_of_pictures_are_refused(folder, tmp_path):
         load(tiny.weights(folder), ControlNet(source=str(tmp_path)), FLOAT)
 
 
+def test_a_controlnet_that_cannot_be_fetched_is_told_with_its_option(folder, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(ModelError, match="or let controlnet_model_name_or_path name what is on this machine"):
+        load(tiny.weights(folder), ControlNet(source="you/controlnet"), FLOAT)
+
+
 def test_the_blocks_of_a_controlnet_are_packed_as_those_of_its_base(folder):
     packed = []
     load(tiny.weights(folder), ControlNet(double_blocks=2, single_blocks=1), FLOAT, packed.append)
@@ -235,6 +241,11 @@ def test_the_larger_preset_takes_the_blocks_and_the_embedder_of_a_controlnet_bes
     assert len(chosen) - len(rest) == 15
     assert rest == [name for name in names if matches(name, PRESETS["all+ffs+embedder"])]
     assert len(rest) == 4 * 12 + 10 * 5 + 1
+
+
+@pytest.mark.parametrize("guidance", [(True, False), (False, True), (False, False)])
+def test_guidance_is_asked_for_where_either_network_takes_it(guidance):
+    assert pair(guidance=guidance, num_layers=1, num_single_layers=1).uses_guidance is any(guidance)
 
 
 def test_while_nothing_is_heard_of_a_controlnet_the_base_answers_alone():

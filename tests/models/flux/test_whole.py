@@ -4,8 +4,10 @@ import pytest
 import torch
 from single_files import written
 
+from simpletuner.models.family import Sources
+from simpletuner.models.flux.flavours import FLAVOURS
 from simpletuner.models.flux.single_file.parts import AUTOENCODER, CLIP, T5, TRANSFORMER
-from simpletuner.models.flux.single_file.whole import OPTIONS, missing_parts, source_of
+from simpletuner.models.flux.single_file.whole import located, missing_parts
 
 HUB = "black-forest-labs/FLUX.1-dev"
 ONE = torch.zeros(1)
@@ -27,17 +29,18 @@ def whole(tmp_path):
     return str(written(tmp_path / "all.safetensors", dict.fromkeys(names, ONE)))
 
 
-def sources(base, repository=None, **given):
-    return {part: source_of(part, given.get(OPTIONS[part]), base, repository) for part in OPTIONS}
+def sources(base, flavour=None, **given):
+    found = located(Sources(base=base, flavour=flavour, **given), FLAVOURS, "krea")
+    return {TRANSFORMER: found.transformer, AUTOENCODER: found.vae, CLIP: found.clip, T5: found.t5}
 
 
 def test_a_file_with_everything_needs_nothing_else(whole):
-    assert set(sources(whole, HUB).values()) == {whole}
+    assert set(sources(whole, "dev").values()) == {whole}
     assert not list(missing_parts(whole, sources(whole)))
 
 
 def test_each_part_that_a_file_lacks_is_asked_for_under_its_option(transformer):
-    found = sources(transformer, pretrained_t5_model_name_or_path="you/t5")
+    found = sources(transformer, t5="you/t5")
     problems = list(missing_parts(transformer, found))
     assert [one.where for one in problems] == ["pretrained_vae_model_name_or_path", "text_encoder_path"]
     assert str(problems[0]) == (
@@ -47,19 +50,19 @@ def test_each_part_that_a_file_lacks_is_asked_for_under_its_option(transformer):
 
 
 def test_a_flavour_stands_in_for_what_a_file_lacks(transformer):
-    found = sources(transformer, HUB, pretrained_vae_model_name_or_path="ae.safetensors")
+    found = sources(transformer, "dev", vae="ae.safetensors")
     assert found == {TRANSFORMER: transformer, AUTOENCODER: "ae.safetensors", CLIP: HUB, T5: HUB}
     assert not list(missing_parts(transformer, found))
 
 
 def test_folders_and_ids_have_every_part(tmp_path):
     for base in (str(tmp_path), HUB):
-        assert set(sources(base, "you/other").values()) == {base}
+        assert set(sources(base, "schnell").values()) == {base}
         assert not list(missing_parts(base, sources(base)))
 
 
 def test_a_file_of_the_wrong_part_is_a_problem_of_its_option(whole, transformer):
-    (problem,) = missing_parts(whole, sources(whole, text_encoder_path=transformer))
+    (problem,) = missing_parts(whole, sources(whole, clip=transformer))
     assert str(problem) == (
         f"text_encoder_path: {transformer} holds no CLIP text encoder; it holds transformer. Name the file of the CLIP "
         f"text encoder as well"

@@ -189,9 +189,12 @@ def test_shapes_and_counts_are_those_of_the_whole_network():
 @pytest.mark.parametrize(
     ("plan", "said"),
     [
-        (BlockSwap(4), "2 of the first kind of blocks cannot be swapped: the network has 3.*blocks_to_swap to 2"),
-        (BlockSwap(of_kind=(None, 4)), "4 of the second kind of blocks cannot be swapped"),
-        (LastBlocks(8), "must be below 8, which is how many blocks the network has, got 8"),
+        (
+            BlockSwap(4),
+            "^blocks_to_swap: 2 of the first kind of blocks cannot be swapped: the network has 3.*lower it to 2",
+        ),
+        (BlockSwap(of_kind=(None, 4)), "^single_blocks_to_swap: 4 of the second kind of blocks cannot be swapped"),
+        (LastBlocks(8), "^musubi_blocks_to_swap: must be below 8, which is how many blocks the network has, got 8"),
         (Groups(1, is_overlapped=True, needs_card=True), "group_offload_use_stream.*this run is on cpu; leave it out"),
     ],
 )
@@ -211,7 +214,7 @@ def test_thirty_five_blocks_of_flux_can_be_swapped_and_no_more():
     assert [len(line.pieces) for line in BlockSwap(35).lines(blocks)] == [19, 38]
     assert BlockSwap(35).refusal([19, 38]) is None
     assert "18 of the first kind" in str(BlockSwap(36).refusal([19, 38]))
-    assert str(BlockSwap(36).refusal([19, 38])).endswith("lower blocks_to_swap to 35 or less")
+    assert str(BlockSwap(36).refusal([19, 38])).endswith("lower it to 35 or less")
 
 
 def test_a_folder_that_cannot_be_written_is_told(tmp_path):

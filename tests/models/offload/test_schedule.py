@@ -2,6 +2,7 @@
 
 import pytest
 
+from simpletuner.models.offload.conveyor import Conveyor, Station
 from simpletuner.models.offload.schedule import neighbours, window
 
 
@@ -42,13 +43,40 @@ def test_the_blocks_in_the_middle_never_leave(count, swapped):
 
 
 def test_what_comes_next_is_learned_from_what_came_next():
-    wanted = neighbours({9}, ahead=True)
+    wanted = neighbours(ahead=True)
     first = [wanted(block, False) for block in (0, 2, 1)]
     again = [wanted(block, False) for block in (0, 2, 1)]
-    assert first == [{9, 0}, {9, 2}, {9, 1}]
-    assert again == [{9, 0, 2}, {9, 2, 1}, {9, 1, 0}]
+    assert first == [{0}, {2}, {1}]
+    assert again == [{0, 2}, {2, 1}, {1, 0}]
+
+
+def test_a_piece_of_several_modules_does_not_forget_what_comes_next():
+    wanted = neighbours(ahead=True)
+    for block in (0, 0, 1, 1):
+        wanted(block, False)
+    assert [wanted(block, False) for block in (0, 0, 1, 1)] == [{0, 1}, {0, 1}, {0, 1}, {0, 1}]
+
+
+class Notes:
+    """A carrier that writes down what it is asked for."""
+
+    def __init__(self):
+        self.brought, self.taken = [], []
+        self.bring, self.take_away = self.brought.append, self.taken.append
+
+    def wait(self, parcel):
+        """All is there at once."""
+
+
+@pytest.mark.parametrize(("backward", "order"), [(False, "cabd"), (True, "cdba")])
+def test_what_computes_is_brought_first_and_then_what_computes_sooner(backward, order):
+    notes = Notes()
+    stations = [Station((), parcel) for parcel in "abcd"]
+    conveyor = Conveyor(stations, lambda number, backward: frozenset(range(4)), notes)
+    conveyor.need(2, backward=backward)
+    assert "".join(notes.brought) == order and not notes.taken
 
 
 def test_without_looking_ahead_only_what_computes_is_there():
-    wanted = neighbours((), ahead=False)
+    wanted = neighbours(ahead=False)
     assert [wanted(block, True) for block in (2, 1, 0, 2, 1)] == [{2}, {1}, {0}, {2}, {1}]

@@ -10,7 +10,7 @@ from typing import Any
 
 from simpletuner.errors import ModelError
 from simpletuner.models.flux.single_file import bundled
-from simpletuner.models.flux.single_file.parts import AUTOENCODER, part_of, scaled
+from simpletuner.models.flux.single_file.parts import AUTOENCODER, Form, part_of, scaled
 from simpletuner.models.streaming import Piece, Pieces
 from simpletuner.models.weight_files import numbers
 
@@ -78,3 +78,5 @@ _NAMES: Mapping[str, str] = {
     r"\.mid\.attn_1\.proj_out\.": ".mid_block.attentions.0.to_out.0.",
     r"coder\.norm_out\.": "coder.conv_norm_out.",
 }
+
+FORM = Form(pieces, shape)

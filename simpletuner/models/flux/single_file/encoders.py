@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from simpletuner.errors import ModelError
 from simpletuner.models.flux.single_file import bundled
-from simpletuner.models.flux.single_file.parts import CLIP, T5, part_of, scaled
+from simpletuner.models.flux.single_file.parts import CLIP, T5, Form, part_of, scaled
 from simpletuner.models.streaming import Piece, Pieces
 from simpletuner.models.weight_files import numbers
 
@@ -79,18 +78,6 @@ def _shape(found: Mapping[str, Piece], name: str, path: Path) -> tuple[int, ...]
     if name not in found:
         raise ModelError(f"{path} is no whole text encoder of FLUX.1: it lacks {name}. Use a complete file.")
     return found[name].shape
-
-
-@dataclass(frozen=True)
-class Form:
-    """How the files of one text encoder are read."""
-
-    pieces: Callable[[Path], Pieces]
-    """Where its weights are in a single file."""
-    shape: Callable[[Pieces, Path], Mapping[str, Any]]
-    """Its config, from its weights."""
-    names: Callable[[Pieces], Pieces]
-    """Its weights under the names of any version of transformers."""
 
 
 CLIP_FORM = Form(clip_pieces, clip_shape, clip_names)

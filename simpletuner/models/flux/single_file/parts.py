@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from simpletuner.errors import ModelError
-from simpletuner.models.streaming import Piece
+from simpletuner.models.streaming import Piece, Pieces
 from simpletuner.models.weight_files import Contents, Entry, contents, under
 
 TRANSFORMER, AUTOENCODER, CLIP, T5 = "transformer", "autoencoder", "CLIP text encoder", "T5 text encoder"
@@ -40,6 +42,31 @@ _OTHERS: Mapping[str, str] = {
     "quant_state.bitsandbytes": "a model packed by bitsandbytes; use the unpacked one and base_model_precision nf4-bnb",
 }
 """What else people have, by a part of a name."""
+
+
+def _as_they_are(found: Pieces) -> Pieces:
+    return found
+
+
+@dataclass(frozen=True)
+class Form:
+    """How one part is read."""
+
+    pieces: Callable[[Path], Pieces]
+    """Where its weights are in a single file, under the names of its network."""
+    shape: Callable[[Pieces, Path], Mapping[str, Any]]
+    """The config of the network, from its weights."""
+    names: Callable[[Pieces], Pieces] = _as_they_are
+    """The weights in a folder, under the same names."""
+
+    def of(self, path: Path) -> tuple[Mapping[str, Any], Pieces]:
+        """What a single file holds of it: the config, and where the weights are.
+
+        Raises:
+            ModelError: The file does not hold the part, or not all of it.
+        """
+        found = self.pieces(path)
+        return self.shape(found, path), found
 
 
 def parts_in(path: Path) -> frozenset[str]:

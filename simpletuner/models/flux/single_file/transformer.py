@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from simpletuner.errors import ModelError
-from simpletuner.models.flux.single_file.parts import TRANSFORMER, part_of, scaled
+from simpletuner.models.flux.single_file.parts import TRANSFORMER, Form, part_of, scaled
 from simpletuner.models.streaming import Piece, Pieces
 from simpletuner.models.weight_files import numbers
 
@@ -31,15 +31,6 @@ def renamed(found: Pieces, path: Path) -> dict[str, Piece]:
     """The names that diffusers has for those of Black Forest Labs."""
     inner = found["img_in.weight"].shape[0] if "img_in.weight" in found else 0
     return dict(pair for name, piece in found.items() for pair in _renamed(name, piece, inner, path))
-
-
-def of(path: Path) -> dict[str, Any]:
-    """The config of the transformer in a file.
-
-    Raises:
-        ModelError: The file holds none, or not a whole one.
-    """
-    return shape(pieces(path), path)
 
 
 def shape(found: Pieces, path: Path) -> dict[str, Any]:
@@ -177,3 +168,5 @@ _BLOCKS: Mapping[str, tuple[str, Mapping[str, tuple[str, ...]]]] = {
     "double_blocks": ("transformer_blocks", _DOUBLE),
     "single_blocks": ("single_transformer_blocks", _SINGLE),
 }
+
+FORM = Form(pieces, shape)

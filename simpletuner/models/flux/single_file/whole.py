@@ -7,13 +7,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from simpletuner.errors import ModelError, Problem
+from simpletuner.models.family import Weights
 from simpletuner.models.flux import inputs
 from simpletuner.models.flux.single_file.parts import AUTOENCODER, CLIP, T5, TRANSFORMER, part_of, parts_in
 from simpletuner.models.sources import is_file, is_folder, local_config, part_folder, wrong_with
 from simpletuner.models.weight_files import folder_contents
 
 if TYPE_CHECKING:
-    from simpletuner.models.family import Weights
+    from simpletuner.models.family import Sources
+    from simpletuner.models.flavours import Flavour
 
 OPTIONS = {
     TRANSFORMER: "pretrained_transformer_model_name_or_path",
@@ -25,7 +27,32 @@ OPTIONS = {
 _BASE = "pretrained_model_name_or_path"
 
 
-def source_of(part: str, given: str | None, base: str, repository: str | None) -> str:
+def located(given: Sources, flavours: Mapping[str, Flavour], usual: str) -> Weights:
+    """Where every part comes from; a flavour beside a single file gives the parts that the file does not hold.
+
+    Args:
+        given: What the user says.
+        flavours: Those of the family.
+        usual: The one that is meant where the user names neither a flavour nor a base.
+    """
+    flavour = given.flavour or (usual if given.base is None else None)
+    repository = flavours[flavour].repository if flavour is not None else None
+    base = repository if given.base is None else given.base
+    assert base is not None
+    return Weights(
+        base=base,
+        transformer=_source(TRANSFORMER, given.transformer, base, repository),
+        transformer_subfolder=_folder(given),
+        vae=_source(AUTOENCODER, given.vae, base, repository),
+        revision=given.revision,
+        variant=given.variant,
+        flavour=flavour,
+        clip=_source(CLIP, given.clip, base, repository),
+        t5=_source(T5, given.t5, base, repository),
+    )
+
+
+def _source(part: str, given: str | None, base: str, repository: str | None) -> str:
     """Where a part comes from: what the user says, else the base, else the repository of the flavour.
 
     Args:
@@ -41,11 +68,11 @@ def source_of(part: str, given: str | None, base: str, repository: str | None) -
     return base if part in _held(base) else repository
 
 
-def folder_of(given: str, *, is_elsewhere: bool) -> str:
+def _folder(given: Sources) -> str:
     """The folder of the transformer: what the user says of another place than the base; none means its top."""
-    if not is_elsewhere:
+    if given.transformer is None:
         return "transformer"
-    return "" if given.lower() in {"", "none"} else given
+    return "" if given.transformer_subfolder.lower() in {"", "none"} else given.transformer_subfolder
 
 
 def missing_parts(base: str, sources: Mapping[str, str], *, own_sign: str = "") -> Iterator[Problem]:
