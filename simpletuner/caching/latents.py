@@ -88,6 +88,8 @@ class LatentCache:
         groups = self._groups(datasets, batch_size, only or (lambda key: True))
         if not groups:
             return {}
+        for cache in {cache for group in groups for image in group.members for cache in image.homes}:
+            cache.try_out()
         if only is None:
             reporter.report(Notice(f"image latents: {self.why()}"))
             for place in old_places([image for group in groups for image in group.members]):

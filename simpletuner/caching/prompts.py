@@ -64,6 +64,8 @@ class PromptCache:
         missing = self._missing(only or (lambda key: True))
         if not missing:
             return
+        for cache in {self._homes[prompt] for prompt in missing}:
+            cache.try_out()
         if only is None:
             reporter.report(Notice(f"text embeddings: {self.why()}"))
             for cache in dict.fromkeys(self._homes[prompt] for prompt in sorted(missing)):

@@ -16,6 +16,7 @@ from simpletuner.caching.naming import Name, Reasons, hash_of_content, hash_of_p
 from simpletuner.caching.old import OLD_FILE
 from simpletuner.caching.recent import RecentStore
 from simpletuner.errors import DataError
+from simpletuner.storage.local import LocalStore
 from simpletuner.storage.store import Store
 
 if TYPE_CHECKING:
@@ -62,6 +63,11 @@ class TensorCache:
         """How many of the wanted entries are missing because they are new, and how many because something changed."""
         missing = self.missing(wanted)
         return reasons(missing, self._entries().difference(wanted)) if missing else Reasons()
+
+    def try_out(self) -> None:
+        """Raise a DataError when entries cannot be kept in a folder: an encoder takes minutes to load."""
+        if isinstance(self.store, LocalStore):
+            self.store.try_out()
 
     def put(self, key: str, tensors: Mapping[str, Tensor]) -> None:
         """Store one entry.

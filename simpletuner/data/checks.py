@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from math import sqrt
 from os.path import abspath
 from pathlib import Path
 
@@ -55,10 +56,13 @@ def _nothing_to_train_on(entries: Sequence[DataEntry]) -> Iterator[Problem]:
     used = [entry for entry in images if entry.probability > 0]
     if not images and not any(_is_refused(entry) for entry in entries):
         yield Problem("data file", "has no data set with images; add one with type local and instance_data_dir")
-    elif images and not used:
+    elif images and all(entry.probability == 0 for entry in images):
         yield Problem("data file", "the probability of every data set is 0; give one of them a larger one")
     elif used and all(entry.match_count for entry in used):
         yield Problem("data file", "every data set has match_count, so there is none to be matched; add one without it")
+    elif used and all(entry.is_regularisation_data and entry.regularisation_mode == "parent" for entry in used):
+        what = "every data set is regularisation data, from which nothing new is learned; add one with what to learn"
+        yield Problem("data file", what)
 
 
 def _is_refused(entry: DataEntry) -> bool:
@@ -182,6 +186,8 @@ def _wrong_unit(value: float, resolution_type: str) -> str | None:
         return f"{value:g} would be megapixels; for an edge in pixels set resolution_type to pixel_area"
     if resolution_type != "area" and value < _FEWEST_PIXELS:
         return f"{value:g} would be an edge in pixels; for megapixels set resolution_type to area"
+    if resolution_type != "area" and value > _MOST_PIXELS:
+        return f"{value:.0f} would be an edge in pixels, and a square of {_MOST_PIXELS} px is the largest; lower it"
     return None
 
 
@@ -249,11 +255,23 @@ def _pairs(entries: Sequence[DataEntry]) -> Iterator[Problem]:
             if entry.conditioning_type is None:
                 choices = ", ".join(CONDITIONING_TYPES)
                 yield Problem(where(entry, "conditioning_type"), f"is required; the choices are {choices}")
+            yield from _own_partners(entry, links, backends)
             if entry.id not in used:
                 what = "belongs to no data set; name it in conditioning_data of one, or set source_dataset_id"
                 yield Problem(where(entry, "dataset_type"), what)
         elif entry.id in links and entry.dataset_type not in ("image", "eval"):
             yield Problem(where(entry, "conditioning_data"), "only images to train on or to measure with have partners")
+
+
+def _own_partners(
+    entry: DataBackend, links: Mapping[str, Sequence[DataBackend]], backends: Mapping[str, DataBackend]
+) -> Iterator[Problem]:
+    """Conditioning data sets with the very images that they belong to."""
+    owners = [backends[id] for id, partners in links.items() if entry in partners and id in backends]
+    for owner in owners:
+        if entry.place is not None and entry.place == owner.place:
+            what = f"has the images of '{owner.id}' themselves, so that each would belong to itself; name another place"
+            yield Problem(where(entry, entry.place_option), what)
 
 
 def _windows(entries: Sequence[DataEntry]) -> Iterator[Problem]:
@@ -288,3 +306,4 @@ _NEEDS = {"csv": "csv", "huggingface": "huggingface", "webshart": "webshart", "p
 
 _MOST_MEGAPIXELS = 20
 _FEWEST_PIXELS = 16
+_MOST_PIXELS = int(sqrt(geometry.LARGEST))

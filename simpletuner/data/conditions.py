@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from simpletuner.data import pairs, plan
+from simpletuner.data import masks, pairs, plan
 from simpletuner.data.dataset import PIXEL_KINDS, Condition, Dataset
 from simpletuner.data.generators.source import Generated, GeneratedSource
 from simpletuner.data.items import Size
@@ -20,7 +20,7 @@ from simpletuner.data.records import Records
 from simpletuner.data.skipped import write_table
 from simpletuner.data.sources import DataBackend, Source
 from simpletuner.errors import DataError
-from simpletuner.progress import StageStarted
+from simpletuner.progress import Notice, StageStarted
 
 if TYPE_CHECKING:
     from simpletuner.data.opening import Opening
@@ -109,6 +109,8 @@ def _generated(dataset: Dataset, entry: Generated, opening: Opening) -> _Partner
 def _condition(dataset: Dataset, partner: _Partner, opening: Opening) -> Condition:
     entry, kind = partner.entry, partner.entry.conditioning_type or ""
     manifest = _completed(partner, opening)
+    for text in _dark(partner, manifest) if kind in PIXEL_KINDS and not isinstance(entry, Generated) else ():
+        opening.reporter.report(Notice(f"data set '{entry.id}': {text}"))
     is_loose = kind == "reference_loose"
     records = Records(
         manifest,
@@ -143,6 +145,21 @@ def _completed(partner: _Partner, opening: Opening) -> Manifest:
             f"Save them anew, or take them and the images that they belong to away."
         )
     return done
+
+
+def _dark(partner: _Partner, manifest: Manifest) -> Iterator[str]:
+    """Look at a few masks: where none of them shows anything, they are hardly what was meant."""
+    places = np.unique(partner.places)
+    some = places[np.linspace(0, len(places) - 1, min(len(places), _LOOKED_AT)).astype(np.int64)].tolist()
+    for place in some:
+        key = manifest.text("key", place)
+        name = partner.source.name(key)
+        if masks.brightest(partner.source.read(key), name, partner.entry.conditioning_type or "") > _DARK:
+            return
+    yield (
+        f"its masks are black, and nothing is learned where they are: none of the {len(some)} that were looked at, "
+        f"such as {name}, is brighter than {255 * _DARK:.0f} of 255 in its red channel"
+    )
 
 
 def _named(name: str, problem: str) -> str:
@@ -208,3 +225,6 @@ def _some(told: Sequence[str]) -> str:
 
 
 _SHOWN = 8
+_LOOKED_AT = 8
+_DARK = 8 / 255
+"""Masks that are numbered 0 and 1 stay below it."""

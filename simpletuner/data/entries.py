@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from simpletuner.complaints import problems
 from simpletuner.data.generators.expansion import expand, wrong_generators
+from simpletuner.data.sections import CaptionPipeline
 from simpletuner.data.sources import SOURCES, DataBackend, DataEntry, Embeds, Local, TextEmbeds
 from simpletuner.errors import Problem
 from simpletuner.schema import Section
@@ -26,13 +27,15 @@ def read_entries(
         placeholders: What stands for ``{model_family}``, ``{output_dir}`` and the like in texts; ``{id}`` is known.
     """
     if not isinstance(raw, (list, tuple)) or not raw:
-        return (), [Problem("data file", "must be a list with at least one data set in it")]
+        return (), [Problem("data file", _no_list(raw))]
     entries: list[DataEntry] = []
     found: list[Problem] = []
     for number, given in enumerate(raw, start=1):
         entry = _read(given, number, placeholders or {}, found)
         if entry is not None and not entry.disabled:
             entries.append(entry)
+    if not entries and not found:
+        found.append(Problem("data file", "every data set in it is disabled; take disabled out of one of them"))
     _, wrong = expand(entries)
     return _with_text_cache(entries), [*found, *wrong]
 
@@ -56,13 +59,17 @@ def _read(given: object, number: int, placeholders: Mapping[str, str], found: li
     if not isinstance(given, Mapping):
         found.append(Problem(f"data set number {number}", f"must be an object in braces, got {given!r}"))
         return None
-    filled = _filled(given, {**placeholders, "id": str(given.get("id", ""))})
+    own = {key: value for key, value in given.items() if not str(key).startswith(("$", "_"))}  # comments, as elsewhere
+    filled = _filled(own, {**placeholders, "id": str(given.get("id", ""))})
     if _is_disabled(filled):
         return None
     id = filled.get("id") or number
     try:
+        filled = SOURCES.named(filled)
         section = SOURCES.section_for(filled)
-        entry = section.model_validate(filled)
+        foreign = dict(_foreign(filled, section))
+        found += [Problem(place(id, [key]), what) for key, what in foreign.items()]
+        entry = section.model_validate({key: value for key, value in filled.items() if key not in foreign})
     except PydanticCustomError as error:
         found.append(Problem(place(id, ["type"]), error.message()))
     except ValidationError as error:
@@ -73,8 +80,19 @@ def _read(given: object, number: int, placeholders: Mapping[str, str], found: li
             found.extend(wrong_generators(str(id), filled.get("conditioning", ())))
     else:
         assert isinstance(entry, (DataBackend, Embeds))
-        return entry
+        return None if foreign else entry
     return None
+
+
+def _foreign(given: Mapping[str, Any], section: type[Section]) -> Iterator[tuple[str, str]]:
+    """Options that sd-scripts has here and that are elsewhere in this data file, or have another name."""
+    for key in given:
+        if key in section.model_fields or not issubclass(section, DataBackend):
+            continue
+        if key in CaptionPipeline.model_fields:
+            yield key, "belongs into caption_pipeline, an object of its own in this entry; move it there"
+        elif key in _OTHER_NAMES:
+            yield key, f"is called {_OTHER_NAMES[key]} here"
 
 
 def not_served(id: object, kind: object, section: type[Section]) -> Problem:
@@ -114,6 +132,11 @@ def _with_text_cache(entries: Sequence[DataEntry]) -> tuple[DataEntry, ...]:
     return tuple(entry.model_copy(update={"default": True}) if entry is first else entry for entry in entries)
 
 
+def _no_list(raw: object) -> str:
+    wanted = "must be a list with at least one data set in it"
+    return f"{wanted}, and is an object: put the data sets into [ and ]" if isinstance(raw, Mapping) and raw else wanted
+
+
 def _no_folder(folder: Path) -> str:
     if folder.exists():
         return f"{folder} is a file, not a folder; name the folder that your images are in"
@@ -121,3 +144,13 @@ def _no_folder(folder: Path) -> str:
 
 
 _PAGE = "documentation/DATALOADER.md"
+
+_OTHER_NAMES = {
+    "image_dir": "instance_data_dir",
+    "class_tokens": "instance_prompt",
+    "num_repeats": "repeats, which counts one less,",
+    "batch_size": "train_batch_size",
+    "is_reg": "is_regularisation_data",
+    "conditioning_data_dir": "conditioning_data, which names another entry,",
+}
+"""Options of a data set in sd-scripts, by our names for them."""

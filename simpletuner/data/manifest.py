@@ -85,6 +85,8 @@ class Manifest:
     table: pa.Table
     nameless: tuple[Skipped, ...] = ()
     """Files whose names cannot be written down, and so cannot be used."""
+    unread: int = 0
+    """How many images have a caption file beside them that is not read."""
 
     def __len__(self) -> int:
         return int(self.table.num_rows)

@@ -39,10 +39,15 @@ def read(data: bytes, name: str, *, kind: str, image: str, size: Size, placement
         size: The upright size of the image; the mask may have another resolution, but not another shape.
         placement: What is done to the image.
     """
-    picture = _over_black(images.decode(data, name), _opacity(data))
+    picture = _picture(data, name)
     check_shape(Size(*picture.size), name, of=size, image=image)
     how = KINDS[kind]
     return how.weights(images.apply(picture, replace(placement, interpolation=how.interpolation)))
+
+
+def brightest(data: bytes, name: str, kind: str) -> float:
+    """The largest weight that is anywhere in a mask."""
+    return float(KINDS[kind].weights(_picture(data, name)).max(initial=0.0))
 
 
 def read_opacity(data: bytes, name: str, placement: Placement) -> Weights:
@@ -62,6 +67,10 @@ def check_shape(mask: Size, name: str, *, of: Size, image: str) -> None:
             f"{name} ({mask}) does not fit {image} ({of}): they differ in shape, so one cannot lie over the other. "
             f"Cut one of them to the shape of the other, or take both out."
         )
+
+
+def _picture(data: bytes, name: str) -> Image.Image:
+    return _over_black(images.decode(data, name), _opacity(data))
 
 
 def _over_black(picture: Image.Image, opacity: Image.Image | None) -> Image.Image:

@@ -9,15 +9,16 @@ from urllib.parse import quote
 
 import numpy as np
 
-from simpletuner.data import captions, geometry, plan
+from simpletuner.data import captions, geometry, plan, silence
 from simpletuner.data.conditions import with_conditions
 from simpletuner.data.dataset import UNREADABLE, Dataset, counts, files_are, refuse_empty, skip_list
 from simpletuner.data.generators.expansion import expand
-from simpletuner.data.manifest import LEFT_OUT, Manifest, Places, Row, Skipped
+from simpletuner.data.items import Size
+from simpletuner.data.manifest import LEFT_OUT, Manifest, Places, Skipped
 from simpletuner.data.options import DataDefaults
 from simpletuner.data.records import Placer, Records, unique_sizes
-from simpletuner.data.scan import LONGEST_CAPTION, scan
-from simpletuner.data.skipped import write_skip_list, write_table
+from simpletuner.data.scan import scan
+from simpletuner.data.skipped import write_skip_list
 from simpletuner.data.sources import DataBackend, DataEntry, Source
 from simpletuner.data.sources.base import Telling
 from simpletuner.data.tables.catalog import Catalogued
@@ -142,7 +143,7 @@ def open_all(
     opened = _open_each([*training, *(one for one in wanted if one.dataset_type == "eval")], opening)
     paired = with_conditions(opened, opening)
     for dataset in paired:
-        _tell(dataset, reporter)
+        _tell(dataset, opening)
     matched = _with_matched_counts(paired[: len(training)])
     return Opened(tuple(matched), tuple(paired[len(training) :]))
 
@@ -188,7 +189,7 @@ def _open(entry: DataBackend, opening: Opening, others: Sequence[Dataset]) -> Da
     )
     refuse_empty(dataset)
     if not opening.allows_silence:
-        _refuse_silent(dataset)
+        silence.refuse(dataset)
     return dataset
 
 
@@ -262,44 +263,6 @@ def _completed(
     return manifest
 
 
-def _refuse_silent(dataset: Dataset) -> None:
-    """One report on all images that nothing is said about."""
-    path = dataset.manifest.path.with_suffix(".captions.tsv")
-    table = list(_silent(dataset))
-    write_table(path, table)
-    if not table:
-        return
-    some = "".join(f"\n  {name}: {trouble}" for name, trouble in table[:5])
-    more = f"\n  and {len(table) - 5} more, see {path}" if len(table) > 5 else ""
-    raise DataError(
-        f"data set '{dataset.id}': {len(table)} of its images {'has' if len(table) == 1 else 'have'} no caption:"
-        f"{some}{more}\nWrite the captions, take the images away, set caption_fallback, or choose another "
-        f"caption_strategy."
-    )
-
-
-def _silent(dataset: Dataset) -> Iterator[tuple[str, str]]:
-    rules = dataset.records.rules
-    for row in dataset.records.only(dataset.records.unsure()).rows():
-        texts = None if row.captions is None else tuple(row.captions)
-        if not captions.stated(row.key, texts, rules) or _is_too_large(row, rules):
-            yield dataset.source.name(row.key), _caption_trouble(row, rules)
-
-
-def _is_too_large(row: Row, rules: captions.Rules) -> bool:
-    """Whether a caption file was not read because it cannot be one."""
-    return rules.reads_text_files and bool(row.caption_version) and row.captions == []
-
-
-def _caption_trouble(row: Row, rules: captions.Rules) -> str:
-    if not rules.reads_text_files:
-        return f"caption_strategy {rules.strategy} gives no text for it"
-    if _is_too_large(row, rules):
-        return f"its {rules.extension} file has more than {LONGEST_CAPTION // 1000} kB, and no caption is that long"
-    file = f"{rules.extension} file"
-    return f"there is no {file} of this name" if row.captions is None else f"its {file} is empty"
-
-
 def _with_matched_counts(datasets: Sequence[Dataset]) -> list[Dataset]:
     """The data sets; those with match_count are used as often in an epoch as all others together."""
     others = sum(
@@ -308,20 +271,36 @@ def _with_matched_counts(datasets: Sequence[Dataset]) -> list[Dataset]:
     return [replace(dataset, uses=others) if dataset.options.match_count else dataset for dataset in datasets]
 
 
-def _tell(dataset: Dataset, reporter: Reporter) -> None:
+def _tell(dataset: Dataset, opening: Opening) -> None:
     path = str(skip_list(dataset.manifest.path)) if dataset.skipped else ""
-    reporter.report(DatasetReady(dataset.id, len(dataset.records), len(dataset.buckets), len(dataset.skipped), path))
-    for text in _remarks(dataset):
-        reporter.report(Notice(f"data set '{dataset.id}': {text}"))
+    ready = DatasetReady(dataset.id, len(dataset.records), len(dataset.buckets), len(dataset.skipped), path)
+    opening.reporter.report(ready)
+    for text in _remarks(dataset, opening.defaults):
+        opening.reporter.report(Notice(f"data set '{dataset.id}': {text}"))
 
 
-def _remarks(dataset: Dataset) -> Iterator[str]:
+def _remarks(dataset: Dataset, defaults: DataDefaults) -> Iterator[str]:
     if dataset.skipped:
         reasons = ", ".join(f"{count} {reason}" for reason, count in counts(dataset.skipped).items())
         count = len(dataset.skipped)
         yield f"{count} {files_are(count)} left out: {reasons}; see {skip_list(dataset.manifest.path)}"
+    yield from silence.unread(dataset, defaults)
+    yield from _large_buckets(dataset)
     if dataset.options.dataset_type == "image":
         yield from _small_buckets(dataset)
+
+
+def _large_buckets(dataset: Dataset) -> Iterator[str]:
+    """Thin images keep their shape and an edge, so that they may become far larger than all others."""
+    square = dataset.records.placer.plain(Size(_ANY, _ANY)).bucket
+    largest = max(dataset.buckets, key=lambda size: size.width * size.height)
+    times = largest.width * largest.height / (square.width * square.height)
+    if times >= _FAR_LARGER:
+        limit = "maximum_aspect_ratio" if largest.width > largest.height else "minimum_aspect_ratio"
+        yield (
+            f"its thinnest images become {largest} pixels, {times:.0f} times as many as a square has, and training on "
+            f"them needs that much more memory; {limit} leaves such images out"
+        )
 
 
 def _small_buckets(dataset: Dataset) -> Iterator[str]:
@@ -336,3 +315,5 @@ def _small_buckets(dataset: Dataset) -> Iterator[str]:
 
 
 _LONGEST_NAME = 150
+_ANY = 4096
+_FAR_LARGER = 4

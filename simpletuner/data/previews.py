@@ -8,10 +8,12 @@ from pathlib import Path
 from simpletuner.data import plan
 from simpletuner.data.entries import where
 from simpletuner.data.options import DataDefaults
-from simpletuner.data.sources import Csv, DataBackend, DataEntry
+from simpletuner.data.sources import Csv, DataBackend, DataEntry, Local
+from simpletuner.data.sources.huggingface import HuggingFace
 from simpletuner.data.tables.catalog import Catalogued
 from simpletuner.data.web import url_list
 from simpletuner.errors import DataError, Problem
+from simpletuner.storage.retries import Unreachable
 
 
 def wrong_tables(entries: Sequence[DataEntry], defaults: DataDefaults) -> list[Problem]:
@@ -20,27 +22,77 @@ def wrong_tables(entries: Sequence[DataEntry], defaults: DataDefaults) -> list[P
     for entry in entries:
         if isinstance(entry, DataBackend) and not entry.not_yet:
             for option, error in _errors(entry, defaults):
-                what = str(error).removeprefix(f"data set '{entry.id}': ").removesuffix(".")
-                found.append(Problem(where(entry, option), what))
+                found.append(_problem(entry, option, error))
     return found
 
 
+def on_hub(entries: Sequence[DataEntry]) -> list[HuggingFace]:
+    """The data sets whose columns only the Hub knows; those that are not used are left out."""
+    found = [entry for entry in entries if isinstance(entry, HuggingFace) and entry.probability > 0]
+    return [entry for entry in found if not _is_path(entry.dataset_name)]
+
+
+def wrong_rows(entries: Sequence[DataEntry], defaults: DataDefaults) -> tuple[list[Problem], list[str]]:
+    """Data sets on the Hub that are not there or lack a column, and notes on those that could not be looked at."""
+    found: list[Problem] = []
+    notes: list[str] = []
+    for entry in on_hub(entries):
+        try:
+            entry.open().check(needs_captions=_needs_captions(entry, defaults))
+        except Unreachable as error:
+            notes.append(str(error))
+        except DataError as error:
+            found.append(_problem(entry, "dataset_name", error))
+    return found, notes
+
+
+def _is_path(name: str) -> bool:
+    return name.startswith((".", "/", "~")) or Path(name).exists()
+
+
+def _problem(entry: DataBackend, option: str, error: DataError) -> Problem:
+    what = str(error).removeprefix(f"data set '{entry.id}': ").removeprefix(f"{option} ").removesuffix(".")
+    return Problem(where(entry, option), what)
+
+
 def _errors(entry: DataBackend, defaults: DataDefaults) -> Iterator[tuple[str, DataError]]:
-    if isinstance(entry, Csv) and _is_small(entry.csv_file):
+    looks = {"csv_file": _address_list, "dataset_name": _rows_here, "parquet": _table}
+    for option, look in looks.items():
         try:
-            url_list.read(entry.csv_file, url_list.Columns(entry.csv_url_column, entry.csv_caption_column))
+            look(entry, defaults)
         except DataError as error:
-            yield "csv_file", error
+            yield option, error
+
+
+def _address_list(entry: DataBackend, defaults: DataDefaults) -> None:
+    if isinstance(entry, Csv) and (_is_small(entry.csv_file) or not entry.csv_file.exists()):
+        url_list.read(entry.csv_file, url_list.Columns(entry.csv_url_column, entry.csv_caption_column))
+
+
+def _rows_here(entry: DataBackend, defaults: DataDefaults) -> None:
+    if isinstance(entry, HuggingFace) and not on_hub([entry]):
+        entry.open().check(needs_captions=_needs_captions(entry, defaults))
+
+
+def _table(entry: DataBackend, defaults: DataDefaults) -> None:
     columns = plan.table_columns(entry, defaults)
-    if columns is not None and _is_quick(Path(columns.path).expanduser()):
-        try:
-            Catalogued(entry.open(), columns, id=entry.id).check()
-        except DataError as error:
-            yield "parquet", error
+    if columns is not None and _is_quick(Path(columns.path).expanduser(), entry):
+        Catalogued(entry.open(), columns, id=entry.id).check(needs_captions=_needs_captions(entry, defaults))
 
 
-def _is_quick(table: Path) -> bool:
+def _needs_captions(entry: DataBackend, defaults: DataDefaults) -> bool:
+    """Whether there are captions only if a column of a table has them."""
+    rules = plan.caption_rules(entry, defaults)
+    is_told_otherwise = rules.only_instance_prompt or rules.fallback or entry.dataset_type == "conditioning"
+    return not is_told_otherwise and (entry.type, rules.strategy) in _BY_COLUMN
+
+
+def _is_quick(table: Path, entry: DataBackend) -> bool:
     """Whether the columns of a table are found without reading much: Parquet names them in one place."""
+    if isinstance(entry, Local) and entry.instance_data_dir.is_dir():
+        table = table if table.exists() else entry.instance_data_dir / table
+        if not table.exists():
+            return True
     return table.is_file() and (table.suffix.lower() == ".parquet" or _is_small(table))
 
 
@@ -49,3 +101,6 @@ def _is_small(table: Path) -> bool:
 
 
 _SMALL = 2**24
+
+_BY_COLUMN = {("local", "parquet"), ("aws", "parquet"), ("huggingface", "huggingface")}
+"""Types of data sets and caption strategies for which a table alone has captions."""

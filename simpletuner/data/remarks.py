@@ -1,8 +1,11 @@
-"""Options of a data file that were given and do nothing as the options stand together, each with the reason."""
+"""What a data file may say and hardly anybody means: options that do nothing as things stand, images used twice."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import permutations
+from os.path import abspath
+from pathlib import Path
 
 from simpletuner.data import captions, geometry
 from simpletuner.data.dataset import PIXEL_KINDS
@@ -10,7 +13,7 @@ from simpletuner.data.entries import where
 from simpletuner.data.options import DataDefaults
 from simpletuner.data.plan import caption_rules, conditions, geometry_rules, keeps_latents
 from simpletuner.data.sections import CaptionPipeline, CaptionShuffle
-from simpletuner.data.sources import DataBackend, DataEntry, Embeds, TextEmbeds
+from simpletuner.data.sources import DataBackend, DataEntry, Embeds, Local, TextEmbeds
 from simpletuner.data.sources.embeds import unused_options
 from simpletuner.data.sources.huggingface import HuggingFace
 from simpletuner.schema import Section, without_effect
@@ -20,7 +23,7 @@ Idle = Iterator[tuple[str, str]]
 
 
 def remarks(entries: Sequence[DataEntry], defaults: DataDefaults) -> list[str]:
-    """Options that were given and do nothing, each with the reason.
+    """Options that were given and do nothing, each with the reason, and images that are used twice.
 
     Args:
         entries: The data file.
@@ -30,7 +33,37 @@ def remarks(entries: Sequence[DataEntry], defaults: DataDefaults) -> list[str]:
     for entry in entries:
         first = {option: why for option, why in reversed([*_idle(entry, entries, defaults)])}
         told += [f"{where(entry, option)} has no effect: {first[option]}" for option in reversed(first)]
-    return told
+    return [*told, *_shared(entries)]
+
+
+def _shared(entries: Sequence[DataEntry]) -> Iterator[str]:
+    """Images that are used twice in ways that hardly anybody means."""
+    used = [entry for entry in entries if isinstance(entry, DataBackend) and entry.probability > 0]
+    for one, other in permutations(used, 2):
+        if one.place is not None and one.place == other.place:
+            yield from _twice(one, other)
+        if isinstance(one, Local) and isinstance(other, Local) and _lies_in(one.instance_data_dir, other):
+            yield (
+                f"{where(one, 'instance_data_dir')} lies in the folder of data set '{other.id}', which has these "
+                f"images too; set recursive to false there, or give each data set a folder of its own"
+            )
+
+
+def _twice(one: DataBackend, other: DataBackend) -> Iterator[str]:
+    """What is odd about two data sets with the same images."""
+    if (one.dataset_type, other.dataset_type) == ("eval", "image"):
+        yield (
+            f"{where(one)} has the images that '{other.id}' trains on, so its loss does not tell how well others are "
+            f"learned"
+        )
+    if one.is_regularisation_data and other.dataset_type == "image" and not other.is_regularisation_data:
+        what = f"keeps the model as it is on the images that '{other.id}' trains on: one works against the other"
+        yield f"{where(one)} {what}"
+
+
+def _lies_in(folder: Path, other: Local) -> bool:
+    inner, outer = Path(abspath(folder)), Path(abspath(other.instance_data_dir))
+    return other.recursive and inner != outer and inner.is_relative_to(outer)
 
 
 def _idle(entry: DataEntry, entries: Sequence[DataEntry], defaults: DataDefaults) -> Idle:

@@ -55,7 +55,8 @@ def scan(
     table = _with_captions(table, pictures, from_files=with_captions)
     if table is not before and not table.equals(before):
         save(path, table)
-    return Manifest(path, table, tuple(nameless))
+    is_unread = (_beside(item.key, texts) for item in pictures) if texts and not with_captions else ()
+    return Manifest(path, table, tuple(nameless), sum(one is not None for one in is_unread))
 
 
 def _sorted_out(items: Iterable[Item], extension: str) -> tuple[list[Item], dict[str, Item], list[Skipped]]:

@@ -8,6 +8,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import TemporaryFile
 
 from simpletuner.errors import DataError
 from simpletuner.storage.store import Entry, checked
@@ -43,6 +44,15 @@ class LocalStore:
             write_whole(path, data)
         except OSError as error:
             raise cannot_write(path, error) from error
+
+    def try_out(self) -> None:
+        """Raise the DataError of a folder that cannot be written, before there is anything to write."""
+        try:
+            self.root.mkdir(parents=True, exist_ok=True)
+            with TemporaryFile(dir=self.root):
+                pass
+        except OSError as error:
+            raise cannot_write(self.root, error) from error
 
     def __contains__(self, key: str) -> bool:
         """Whether there is something under this key."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 
 from simpletuner.storage.retries import Patience
@@ -57,8 +58,19 @@ class S3Store:
 
 
 def version_of(found: Found) -> str:
-    """What tells one content of an object from another without reading it."""
-    return f"{found.size}-{found.etag or found.modified}"
+    """What tells one content of an object from another without reading it; empty when nothing does.
+
+    The time of a write is part of it only where the tag may stay the same: services that show a folder of files as a
+    bucket give all objects one tag, and an object that is written again as it was needs no second look elsewhere.
+    """
+    if is_checksum(found.etag):
+        return f"{found.size}-{found.etag}"
+    return f"{found.size}-{found.etag}-{found.modified}" if found.modified else ""
+
+
+def is_checksum(etag: str) -> bool:
+    """Whether a tag looks like a checksum of the content; only zeros are what services give that have none."""
+    return re.fullmatch(r"[0-9a-f]{32}(-\d+)?", etag) is not None and set(etag[:32]) != {"0"}
 
 
 def folder_prefix(*folders: str) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 
 @dataclass(frozen=True)
@@ -18,9 +18,13 @@ class Answers:
     """The caption strategy."""
     trigger: str = ""
     """The word that stands for what is learnt, when one prompt serves for all pictures."""
+    family: str = "flux"
+    """Nobody is asked for it: an existing config says it."""
     flavour: str = ""
     base: str = ""
-    """A folder or Hub id of one's own; it wins over the flavour."""
+    """A folder, a single file or a Hub id of one's own; it wins over the flavour, which gives what a file lacks."""
+    parts: Mapping[str, str] = field(default_factory=dict)
+    """Where other parts of the model are, by the options that name them."""
     card: str = ""
     """A name from CARDS; empty keeps the settings there are."""
     steps: int = 0

@@ -21,6 +21,7 @@ from simpletuner.wizard.documents import (
     prompts_in,
     put,
 )
+from simpletuner.wizard.models import BASE, PARTS, TRANSFORMER
 
 
 def changed(documents: Documents, answers: Answers, working: Path) -> Documents:
@@ -72,9 +73,14 @@ def _settings(documents: Documents, known: Answers, answers: Answers, working: P
 
 def _model(known: Answers, answers: Answers) -> Iterator[tuple[str, Any]]:
     if answers.base != known.base:
-        yield "pretrained_model_name_or_path", answers.base or None
+        yield TRANSFORMER, None
+        yield "pretrained_transformer_subfolder", None
+        yield BASE, answers.base or None
     if answers.flavour != known.flavour:
         yield "model_flavour", answers.flavour or None
+    for option in PARTS:
+        if answers.parts.get(option) != known.parts.get(option):
+            yield option, answers.parts.get(option)
 
 
 def _named_files(documents: Documents, working: Path) -> Iterator[tuple[str, str]]:

@@ -11,6 +11,7 @@ from typing import Any
 from simpletuner import files, legacy, selection
 from simpletuner.errors import ConfigError, Problem
 from simpletuner.wizard.answers import FILE_NAMES, OWN_PROMPT, Answers
+from simpletuner.wizard.models import BASE, PARTS, TRANSFORMER
 
 ASKED_PROMPTS = 3
 """How many prompts of the library the wizard asks about."""
@@ -80,7 +81,9 @@ def answers_in(documents: Documents) -> Answers:
         captions=strategy,
         trigger=prompt if strategy == OWN_PROMPT else "",
         flavour=_text(options, "model_flavour"),
-        base=_text(options, "pretrained_model_name_or_path"),
+        family=_text(options, "model_family") or Answers.family,
+        base=_text(options, BASE) or _text(options, TRANSFORMER),
+        parts={name: text for name in PARTS if (text := _text(options, name))},
         steps=int(_number(options, "max_train_steps")),
         epochs=_number(options, "num_train_epochs"),
         prompts=tuple(prompts[:ASKED_PROMPTS]),

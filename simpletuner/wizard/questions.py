@@ -4,15 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import click
 
-from simpletuner.models.flux.family import FLAVOURS
-from simpletuner.models.sources import is_folder, looks_like_path
-from simpletuner.wizard import pictures
+from simpletuner.models.families import FAMILIES
+from simpletuner.models.sources import is_file
+from simpletuner.wizard import models, pictures
 from simpletuner.wizard.answers import (
     CAPTION_FILES,
     CARDS,
@@ -50,7 +51,7 @@ def ask(known: Answers, *, settings: str, environment: Mapping[str, str]) -> Ans
     found = look(place(answers.pictures, environment))
     click.secho(f"  {_found(found)}", dim=True)
     answers = _captions(answers, found)
-    answers = _model(answers)
+    answers = _model(answers, environment)
     answers = replace(answers, card=_card(answers, settings))
     answers = replace(answers, steps=_steps(answers, found))
     answers = replace(answers, prompts=_prompts(answers, found))
@@ -100,24 +101,46 @@ def _captions(answers: Answers, found: Pictures) -> Answers:
     return replace(answers, captions=strategy, trigger=trigger)
 
 
-def _model(answers: Answers) -> Answers:
-    # Those that are trained on pairs need data sets that are not asked for here.
-    alone = [name for name, flavour in FLAVOURS.items() if not (flavour.takes_references or flavour.fills)]
-    meanings = {name: FLAVOURS.summary(name).partition(";")[0] for name in alone}
-    meanings[_OWN] = "A folder in diffusers layout, or an id on the Hub."
+def _model(answers: Answers, environment: Mapping[str, str]) -> Answers:
+    meanings = {**_flavours(answers.family), _OWN: "A folder in diffusers layout, a single file, or an id on the Hub."}
     default = _OWN if answers.base else answers.flavour
     chosen = _select("Model to start from:", {name: name for name in meanings}, default=default, meanings=meanings)
     if chosen != _OWN:
-        return replace(answers, flavour=chosen, base="")
-    return replace(answers, base=_text("Folder or id:", answers.base, _refused_model))
+        parts = {} if is_file(answers.base) else answers.parts
+        return replace(answers, flavour=chosen, base="", parts=parts)
+    check = partial(models.refused, family=answers.family, environment=environment)
+    return _parts(replace(answers, base=_text("Folder, .safetensors file or id:", answers.base, check)), environment)
 
 
-def _refused_model(text: str) -> str | None:
-    if not text.strip():
-        return "Name a folder, or an id such as black-forest-labs/FLUX.1-dev."
-    if "{env:" in text or is_folder(text) or not looks_like_path(text):
-        return None
-    return f"There is no folder {text}; an id on the Hub has one slash in it."
+def _flavours(family: str) -> Mapping[str, str]:
+    """Those that learn from pictures alone: others are trained on pairs, which are not asked for here."""
+    known = FAMILIES.get(family, FAMILIES[Answers.family]).flavours
+    alone = [name for name, flavour in known.items() if not (flavour.takes_references or flavour.fills)]
+    return {name: known.summary(name).partition(";")[0] for name in alone}
+
+
+def _parts(answers: Answers, environment: Mapping[str, str]) -> Answers:
+    """What a single file does not hold: the Hub has it, or other files do."""
+    lacking = models.lacking(answers.base, answers.family, environment)
+    if not lacking:
+        return answers
+    default = _FILES if any(option in answers.parts for option in lacking) else _HUB
+    if _select("The file does not hold the whole model. The rest is:", _PLACES, default=default) == _HUB:
+        known = _flavours(answers.family)
+        flavour = _select(
+            "Made from:", {name: name for name in known}, default=answers.flavour or "dev", meanings=known
+        )
+        kept = {option: text for option, text in answers.parts.items() if option not in lacking}
+        return replace(answers, flavour=flavour, parts=kept)
+    given = {option: _part(option, answers, environment) for option in lacking}
+    return replace(answers, parts={**answers.parts, **given})
+
+
+def _part(option: str, answers: Answers, environment: Mapping[str, str]) -> str:
+    def refused(text: str) -> str | None:
+        return models.refused_part(option, text, answers.family, answers.base, environment)
+
+    return _text(models.PARTS[option], answers.parts.get(option, ""), refused)
 
 
 def _card(answers: Answers, settings: str) -> str:
@@ -233,3 +256,5 @@ def _style() -> Any:  # questionary is only imported when something is asked
 
 
 _OWN = "another"
+_HUB, _FILES = "hub", "files"
+_PLACES = {_HUB: "on the Hub, with the model that it was made from", _FILES: "in files of my own"}

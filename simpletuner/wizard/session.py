@@ -68,7 +68,7 @@ def _summary(made: Documents, answers: Answers, settings: str, working: Path) ->
     rows = [
         ("pictures", answers.pictures),
         ("captions", described),
-        ("model", answers.base or answers.flavour),
+        *_model(answers),
         ("settings", in_words(CARDS[answers.card]) if answers.card else settings),
         ("length", f"{answers.steps} steps" if answers.steps else f"{answers.epochs:g} epochs"),
         *((("prompts" if number == 0 else ""), prompt) for number, prompt in enumerate(answers.prompts)),
@@ -79,6 +79,14 @@ def _summary(made: Documents, answers: Answers, settings: str, working: Path) ->
     states = [f"{shown(path, working)}  ({'changed' if path.is_file() else 'new'})" for path in pending(made)]
     rows += [("files" if number == 0 else "", state) for number, state in enumerate(states or ["nothing changes"])]
     yield from (f"  {name:10} {value}" for name, value in rows)
+
+
+def _model(answers: Answers) -> Iterator[tuple[str, str]]:
+    """Where the parts of the model come from."""
+    yield "model", answers.base or answers.flavour
+    if answers.base and answers.flavour:
+        yield "", f"what it lacks as in {answers.flavour}"
+    yield from (("", text) for text in answers.parts.values())
 
 
 _CAPTIONS = {"textfile": "from the caption files", "filename": "from the file names"}

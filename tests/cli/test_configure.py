@@ -11,11 +11,14 @@ from typing import Any
 
 import pexpect
 import pytest
+import tiny
+from models.flux.single_files import bfl_transformer, written
 from PIL import Image
 
 ENTER = "\r"
 CLEAR = "\x15"
 DOWN = "\x1b[B"
+UP = "\x1b[A"
 CONTROL_C = "\x03"
 FILES = ("config.json", "multidatabackend.json", "user_prompt_library.json")
 
@@ -57,7 +60,7 @@ def start(root: Path, working: Path, *words: str) -> Any:
         cwd=str(working),
         env=surroundings(root),
         encoding="utf-8",
-        timeout=20,
+        timeout=90,
         dimensions=(50, 100),
     )
     child.delaybeforesend = None  # the question is on the screen only when it takes keys
@@ -171,6 +174,24 @@ def test_a_folder_that_is_not_there_is_asked_for_again(root: Path, working: Path
     child.expect_exact("2 pictures, no caption files")
     child.send(CONTROL_C)
     assert ended(child) == 130
+
+
+def test_a_single_file_is_taken_as_the_model_and_the_hub_gives_the_rest(root: Path, working: Path) -> None:
+    written(working / "my-flux.safetensors", bfl_transformer(tiny.flux().state_dict()))
+    child = start(root, working)
+    answer(child, {"Folder with your pictures": "pictures", "Trigger word": "zorb"}, QUESTIONS[:3])
+    child.expect_exact("Model to start from")
+    child.send(UP + ENTER)
+    child.expect_exact("Folder, .safetensors file or id")
+    child.send("your-flux.safetensors" + ENTER)
+    child.expect_exact("There is no file 'your-flux.safetensors'")
+    child.send(CLEAR + "my-flux.safetensors" + ENTER)
+    answer(child, {}, ["The file does not hold the whole model", "Made from", *QUESTIONS[4:]])
+    assert ended(child) == 0
+    made = read(working, "config.json")
+    assert (made["pretrained_model_name_or_path"], made["model_flavour"]) == ("my-flux.safetensors", "dev")
+    checked = check(root, working)
+    assert checked.returncode == 0, checked.stderr
 
 
 def test_answers_can_be_changed_before_anything_is_written(root: Path, working: Path) -> None:

@@ -14,8 +14,8 @@ PRIOR = {"is_regularisation_data": True, "regularisation_mode": "prior"}
     [
         [image()],
         [image("a"), image("b", resolution=512)],
-        [image("a"), image("m", conditioning_type="mask", source_dataset_id="a")],
-        [image("a", conditioning_data="m"), image("m", conditioning_type="mask")],
+        [image("a"), image("m", conditioning_type="mask", source_dataset_id="a", instance_data_dir="masks")],
+        [image("a", conditioning_data="m"), image("m", conditioning_type="mask", instance_data_dir="masks")],
         [image("a", conditioning={"type": "canny", "conditioning_type": "controlnet"})],
         [image("a", crop_style="face"), image("e", dataset_type="eval")],
         [image("a", end_epoch=3), image("b", start_epoch=3, end_step=-1)],
@@ -44,6 +44,12 @@ def test_a_data_file_without_mistakes_is_not_complained_about(raw: list[dict[str
         ([image(dataset_type="video")],
          "data set 'subject' › dataset_type: 'video' is not served yet; FLUX is trained on images"),
         ([image(probability=0)], "data file: the probability of every data set is 0; give one of them a larger one"),
+        ([image(probability=-1)], "data set 'subject' › probability: must be at least 0, got -1"),
+        ([image(is_regularisation_data=True)],
+         "data file: every data set is regularisation data, from which nothing new is learned; add one with what to "
+         "learn"),
+        ([image(resolution=1048576)], "data set 'subject' › resolution: 1048576 would be an edge in pixels, and a "
+                                      "square of 13377 px is the largest; lower it"),
         ([image(), image("b", probability=-1)], "data set 'b' › probability: must be at least 0, got -1"),
         ([image(**PRIOR, match_count=True)],
          "data file: every data set has match_count, so there is none to be matched; add one without it"),
@@ -105,7 +111,10 @@ def test_a_data_file_without_mistakes_is_not_complained_about(raw: list[dict[str
          "source_dataset_id"),
         ([image(), image("m", conditioning_type="mask", source_dataset_id="subjet")],
          "data set 'm' › source_dataset_id: no such entry is called 'subjet'; known are: m, subject"),
-        ([image(), image("m", dataset_type="conditioning", source_dataset_id="subject")],
+        ([image(conditioning_data="m"), image("m", conditioning_type="mask")],
+         "data set 'm' › instance_data_dir: has the images of 'subject' themselves, so that each would belong to "
+         "itself; name another place"),
+        ([image(), image("m", dataset_type="conditioning", source_dataset_id="subject", instance_data_dir="masks")],
          "data set 'm' › conditioning_type: is required; the choices are mask, segmentation, reference_strict, "
          "reference_loose, controlnet"),
         ([image(conditioning_data="b"), image("b")],

@@ -137,6 +137,39 @@ def test_a_mask_that_cannot_be_read_is_told_before_training(pictures: Path, tmp_
     assert str(told.value).count("masks/b.png") == 1
 
 
+@pytest.mark.parametrize(("kind", "highest"), [("mask", 1), ("mask", 0), ("segmentation", 0)])
+def test_masks_that_show_nothing_are_told_again_and_again(
+    pictures: Path, tmp_path: Path, kind: str, highest: int
+) -> None:
+    masks = copies(tmp_path / "masks")
+    bright = {path: path.read_bytes() for path in masks.rglob("*.png")}
+    for path in bright:
+        with Image.open(path) as found:
+            Image.new("L", found.size, highest).save(path)
+
+    def said() -> list[str]:
+        heard = Recorded()
+        opened(image(pictures, train_batch_size=1), partner(masks, kind), cache=tmp_path, reporter=heard)
+        return [text for text in heard.texts() if "black" in text]
+
+    for _ in range(2):
+        (told,) = said()
+        assert told.startswith("data set 'masks': its masks are black, and nothing is learned where they are: none of")
+    first = min(bright)
+    first.write_bytes(bright[first])
+    assert said() == []
+
+
+def test_a_segmentation_may_number_its_parts_from_1(pictures: Path, tmp_path: Path) -> None:
+    masks = copies(tmp_path / "masks")
+    for path in masks.rglob("*.png"):
+        with Image.open(path) as found:
+            Image.new("L", found.size, 1).save(path)
+    heard = Recorded()
+    opened(image(pictures), partner(masks, "segmentation"), cache=tmp_path, reporter=heard)
+    assert not any("black" in text for text in heard.texts())
+
+
 def test_one_folder_of_masks_may_serve_several_data_sets(tmp_path: Path) -> None:
     one = folder(tmp_path / "one", {"a.jpg": (64, 64)})
     two = folder(tmp_path / "two", {"b.jpg": (64, 64)})

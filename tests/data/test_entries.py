@@ -54,6 +54,13 @@ def test_other_spellings_work() -> None:
     assert first(image(conditioning_type="mask")).dataset_type == "conditioning"
 
 
+def test_capitals_do_not_matter_in_what_is_chosen() -> None:
+    entry = first(image(type="Local", dataset_type="Image", crop=True, crop_style="Center", resolution_type="Pixel"))
+    assert (entry.type, entry.dataset_type, entry.crop_style) == ("local", "image", "center")
+    cache = entries(image(), texts("a", dataset_type="Text_Embeds", type="LOCAL"))[1]
+    assert isinstance(cache, TextEmbeds) and (cache.dataset_type, cache.type) == ("text_embeds", "local")
+
+
 def test_placeholders_are_filled_in_everywhere() -> None:
     raw = [image(cache_dir_vae="{output_dir}/vae/{model_family}/{id}", instance_prompt=["{id}"])]
     (entry, _), _ = read_entries(raw, placeholders={"output_dir": "out", "model_family": "flux"})
@@ -126,6 +133,34 @@ def test_each_mistake_is_named_with_its_place_and_its_remedy(raw: list[Any], com
 def test_a_data_file_must_be_a_list(raw: object) -> None:
     _, wrong = read_entries(raw)
     assert [str(problem) for problem in wrong] == ["data file: must be a list with at least one data set in it"]
+
+
+@pytest.mark.parametrize("raw", [{"id": "a", "instance_data_dir": "x"}, {"datasets": []}])
+def test_data_sets_without_a_list_around_them_are_told_so(raw: object) -> None:
+    _, wrong = read_entries(raw)
+    assert [problem.what for problem in wrong] == [
+        "must be a list with at least one data set in it, and is an object: put the data sets into [ and ]"
+    ]
+
+
+def test_a_data_file_with_nothing_but_disabled_entries_is_told() -> None:
+    _, wrong = read_entries([image(disabled=True)])
+    assert [problem.what for problem in wrong] == ["every data set in it is disabled; take disabled out of one of them"]
+
+
+def test_comments_are_passed_over_as_in_a_config() -> None:
+    entries, wrong = read_entries([image(_comment="mine", **{"$schema": "x"})])
+    assert (wrong, entries[0].id) == ([], "subject")
+
+
+def test_options_as_sd_scripts_has_them_are_shown_their_place() -> None:
+    _, wrong = read_entries([image("a", shuffle_caption=True, nonsense=1), {"id": "b", "image_dir": "x"}])
+    assert [str(problem) for problem in wrong[:3]] == [
+        "data set 'a' › shuffle_caption: belongs into caption_pipeline, an object of its own in this entry; move it "
+        "there",
+        "data set 'a' › nonsense: there is no option of this name; see documentation/DATALOADER.md",
+        "data set 'b' › image_dir: is called instance_data_dir here",
+    ]
 
 
 def test_every_mistake_is_told_at_once() -> None:

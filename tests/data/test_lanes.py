@@ -44,7 +44,7 @@ def test_only_a_few_things_are_ahead_of_the_result_that_is_asked_for() -> None:
 
 
 def test_as_many_things_are_worked_on_at_once_as_there_are_lanes() -> None:
-    barrier = threading.Barrier(4, timeout=5)
+    barrier = threading.Barrier(4, timeout=60)
     assert len(list(together(4, lambda number: barrier.wait(), range(16)))) == 16
 
 

@@ -169,6 +169,58 @@ def test_every_image_without_a_caption_is_named_in_one_report(tmp_path: Path) ->
     assert not table.exists()
 
 
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("0.caption", "Beside 0.png lies 0.caption: set caption_extension to .caption."),
+        ("0.png.txt", "Beside 0.png lies 0.png.txt, which has to be called 0.txt."),
+    ],
+)
+def test_a_caption_under_another_name_is_pointed_at(tmp_path: Path, name: str, advice: str) -> None:
+    root = folder(tmp_path / "pictures", {"0.png": (64, 64)})
+    (root / name).write_text("a thing")
+    with pytest.raises(DataError) as error:
+        opened({"id": "a", "instance_data_dir": str(root), "caption_strategy": "textfile"}, cache=tmp_path)
+    assert str(error.value).splitlines()[2] == advice
+
+
+def test_filters_that_leave_nothing_of_any_caption_are_told(pictures: Path, tmp_path: Path) -> None:
+    entry = {"id": "a", "instance_data_dir": str(pictures)}
+
+    def filtered(*filters: str) -> None:
+        opened(entry, {"id": "t", "dataset_type": "text_embeds", "caption_filter_list": list(filters)}, cache=tmp_path)
+
+    with pytest.raises(DataError, match="data set 'a': caption_filter_list takes everything out of its captions"):
+        filtered(".*")
+    filtered("red cat", "dog")
+
+
+def test_caption_files_that_nobody_asked_for_are_told(pictures: Path, tmp_path: Path) -> None:
+    for name in ("dog", "nobody"):
+        (pictures / f"{name}.txt").write_text("a dog")
+
+    def said(**options: str) -> list[str]:
+        heard = Recorded()
+        entry = {"id": "a", "instance_data_dir": str(pictures), "train_batch_size": 1, **options}
+        opened(entry, cache=tmp_path, reporter=heard)
+        return heard.texts()
+
+    for _ in range(2):
+        (told,) = said()
+        assert told.startswith("data set 'a': 1 image has a .txt file that is not read")
+    assert said(caption_strategy="filename") == said(caption_strategy="instanceprompt", instance_prompt="x") == []
+
+
+def test_images_that_become_far_larger_than_others_are_told(tmp_path: Path) -> None:
+    root = folder(tmp_path / "pictures", {"a.png": (64, 64), "b.png": (64, 64), "c.png": (640, 64), "d.png": (640, 64)})
+    heard = Recorded()
+    opened({"id": "a", "instance_data_dir": str(root), "resolution_type": "pixel"}, cache=tmp_path, reporter=heard)
+    assert heard.texts() == [
+        "data set 'a': its thinnest images become 640x64 pixels, 10 times as many as a square has, and training on "
+        "them needs that much more memory; maximum_aspect_ratio leaves such images out"
+    ]
+
+
 @pytest.mark.parametrize("fallback", [{}, {"caption_fallback": "a picture"}])
 def test_every_file_that_is_no_caption_is_named_in_the_same_report(tmp_path: Path, fallback: dict[str, str]) -> None:
     root = folder(tmp_path / "pictures", {f"{i}.png": (64, 64) for i in range(3)})

@@ -100,7 +100,8 @@ def test_options_that_do_nothing_beside_others_are_told(options: dict[str, Any],
 
 
 def test_each_option_is_told_once() -> None:
-    found = told(image(), image("x", dataset_type="eval", vae_cache_clear_each_epoch=True, crop_style="corner"))
+    options = {"dataset_type": "eval", "vae_cache_clear_each_epoch": True, "crop_style": "corner"}
+    found = told(image(), image("x", instance_data_dir="elsewhere", **options))
     assert found == ["data set 'x' › vae_cache_clear_each_epoch has no effect: crop_style corner draws no crops"]
 
 
@@ -121,3 +122,22 @@ def test_versions_and_collections_of_a_data_set_on_this_machine_are_told(tmp_pat
     (tmp_path / "state.json").touch()
     assert idle(hub | {"revision": "v1", "subset": "a"}) == {"revision", "subset"}
     assert idle(hub | {"dataset_name": "owner/name", "revision": "v1"}) == set()
+
+
+def test_images_that_are_used_twice_in_two_ways_are_told() -> None:
+    (measured,) = told(image(), image("e", dataset_type="eval"))
+    assert measured.startswith("data set 'e' has the images that 'subject' trains on")
+    (kept,) = told(image(), image("r", is_regularisation_data=True))
+    assert kept.startswith("data set 'r' keeps the model as it is on the images that 'subject' trains on")
+    inner = image("r", instance_data_dir="datasets/subject/more", is_regularisation_data=True)
+    (nested,) = told(image(), inner)
+    assert nested.startswith(
+        "data set 'r' › instance_data_dir lies in the folder of data set 'subject', which has these"
+    )
+
+
+def test_images_may_be_used_twice_in_one_way() -> None:
+    elsewhere = image("r", instance_data_dir="datasets/subject-2", dataset_type="eval")
+    inner = image("i", instance_data_dir="datasets/subject/more")
+    assert told(image(), image("b", resolution=512), elsewhere) == told(image(recursive=False), inner) == []
+    assert told(image(), image("e", dataset_type="eval", probability=0)) == []

@@ -32,7 +32,7 @@ class Request(NamedTuple):
 FAULTS = ("slow down", "internal error", "truncated", "flipped", "stall", "reset", "lost answer")
 """What can happen: a 503, a 500, half a body, a wrong byte, half a body and then nothing, a connection that is cut
 before the request is passed on, and one that is cut after it was. There is also "bare", for a service that says less
-than it should."""
+than it should, and "one tag", for one that has no checksums and gives every object the same tag."""
 
 Plan = Callable[[Request], str | None]
 """Which fault a request meets; none for most."""
@@ -154,6 +154,8 @@ class _Handler(BaseHTTPRequestHandler):
             return
         if fault == "bare":
             status, headers, data = _bare(status, headers, data)
+        if fault == "one tag":
+            data = re.sub(rb"(<ETag>)[^<]*(</ETag>)", rb"\g<1>&#34;00000000000000000000000000000000-1&#34;\2", data)
         size = headers.get("Content-Length", "0") if self.command == "HEAD" else str(len(data))
         self._head(status, {**headers, "Content-Length": size})
         self._body(fault, b"" if self.command == "HEAD" else data)

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from urllib.parse import parse_qs, unquote, urlsplit
 
+import yaml
+
 COMMIT = "c0ffee" + "0" * 34
 
 
@@ -25,6 +27,9 @@ class DataHub(ThreadingHTTPServer):
         self.address = f"http://127.0.0.1:{self.server_port}"
         self.repositories = repositories
         self.gated = gated
+        self.silent: set[str] = set()
+        """Data sets about which nothing is ever answered."""
+        self.ends = threading.Event()
         self.sent: Counter[str] = Counter()
         """How many bytes of each file were sent."""
 
@@ -58,12 +63,14 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _answer_request(self, body: Mapping[str, object] | None = None) -> None:
         path = unquote(urlsplit(self.path).path)
-        found = re.match(r"(/api)?/datasets/([^/]+/[^/]+)(?:/(\w[\w-]*)/([^/]+)/?(.*))?$", path)
+        found = re.match(r"(/api)?/datasets/([^/]+/[^/]+)(?:/(\w[\w-]*)(?:/([^/]+)/?(.*))?)?$", path)
         name = found[2] if found else ""
         files = self.server.repositories.get(name)
         if found is None or files is None:
             return self._say({"error": "Repository not found"}, 404, {"X-Error-Code": "RepoNotFound"})
-        if name in self.server.gated and found[3] != "revision":
+        if name in self.server.silent:
+            self.server.ends.wait(30)
+        if name in self.server.gated and found[3] not in ("revision", None):
             return self._say({"error": "It is gated"}, 403, {"X-Error-Code": "GatedRepo"})
         if found[4] not in (None, "main", COMMIT):
             return self._say({"error": "Invalid rev id"}, 404, {"X-Error-Code": "RevisionNotFound"})
@@ -76,7 +83,7 @@ class _Handler(BaseHTTPRequestHandler):
             return self._say([_entry(path, files[path]) for path in wanted if path in files])
         siblings = [{"rfilename": path} for path in files]
         facts = {"private": False, "gated": name in self.server.gated, "tags": [], "downloads": 0, "likes": 0}
-        self._say({"id": name, "sha": COMMIT, "siblings": siblings, **facts})
+        self._say({"id": name, "sha": COMMIT, "siblings": siblings, "cardData": _head(files), **facts})
 
     def _tree(self, files: Mapping[str, bytes], folder: str) -> None:
         below = f"{folder}/" if folder else ""
@@ -114,6 +121,12 @@ class _Handler(BaseHTTPRequestHandler):
             self.wfile.write(data)
 
 
+def _head(files: Mapping[str, bytes]) -> object:
+    """What the README says at its head."""
+    parts = files.get("README.md", b"").decode().split("---\n")
+    return yaml.safe_load(parts[1]) if len(parts) > 2 else None
+
+
 def _entry(path: str, data: bytes) -> dict[str, object]:
     return {"type": "file", "path": path, "size": len(data), "oid": _oid(data)}
 
@@ -131,6 +144,7 @@ def running(repositories: Mapping[str, Mapping[str, bytes]], gated: frozenset[st
     try:
         yield hub
     finally:
+        hub.ends.set()
         hub.shutdown()
         hub.server_close()
         thread.join()

@@ -53,7 +53,7 @@ def some_files(count: int = 24) -> dict[str, bytes]:
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_bad_network_loses_nothing_and_writes_nothing_twice(server: S3Server, fault: str) -> None:
     files = some_files(24 if fault != "stall" else 8)
-    patience = replace(FAST, stall=1)
+    patience = replace(FAST, stall=2 if fault == "stall" else 20)
     with between(server.endpoint, seeded(3, share=0.3, faults=(fault,))) as proxy:
         store = S3Store(server.address(server.new_bucket(), endpoint=proxy.endpoint), "cache", patience=patience)
         with ThreadPoolExecutor(8) as threads:
@@ -80,7 +80,7 @@ def test_a_list_over_many_pages_is_whole_in_spite_of_a_bad_network(server: S3Ser
 @pytest.mark.parametrize(
     ("fault", "words"),
     [
-        ("slow down", r"it answers SlowDown \(503\), in \d+ tries within \d s\. Try again later"),
+        ("slow down", r"it answers SlowDown \(503\), in \d+ tries within \d+ s\. Try again later"),
         ("truncated", r"the connection is cut, in \d+ tries"),
         ("stall", r"it stopped answering, in \d+ tries"),
         ("reset", r"the connection is cut, in \d+ tries"),
@@ -95,7 +95,7 @@ def test_a_bucket_that_never_answers_well_is_given_up_in_time(server: S3Server, 
         started = time.monotonic()
         with pytest.raises(Unreachable, match=f"cannot read s3://{bucket}/a at {proxy.endpoint}: {words}"):
             store.read("a")
-        assert time.monotonic() - started < 3
+        assert time.monotonic() - started < Patience().first_deadline
 
 
 def test_an_answer_that_is_lost_does_not_make_a_second_object(server: S3Server) -> None:

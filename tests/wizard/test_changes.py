@@ -7,13 +7,19 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import tiny
+import torch
+from models.flux import single_files
+from models.flux.single_files import bfl_transformer
 from PIL import Image
+from safetensors.torch import save_file
 
 from simpletuner.errors import ConfigError
-from simpletuner.models.flux.family import FLAVOURS
+from simpletuner.models.flux.flavours import FLAVOURS
 from simpletuner.wizard.answers import CARDS, Answers, refused_repository, slug, suggested_prompts, suggested_steps
 from simpletuner.wizard.changes import changed
 from simpletuner.wizard.documents import Documents, answers_in, read
+from simpletuner.wizard.models import PARTS
 from simpletuner.wizard.pictures import look, refused
 from simpletuner.wizard.write import problems, save
 
@@ -101,6 +107,58 @@ def test_publishing_captions_from_files_and_an_own_model_pass_the_check(working:
     assert checked(made, working) == []
     assert made.config["hub_model_id"] == "me/zorb"
     assert made.config["pretrained_model_name_or_path"] == "me/flux"
+
+
+@pytest.fixture
+def single_file(tmp_path: Path) -> Path:
+    """A file with a transformer and nothing else."""
+    path: Path = single_files.written(tmp_path / "my-flux.safetensors", bfl_transformer(tiny.flux().state_dict()))
+    return path
+
+
+def test_a_file_with_the_rest_from_the_hub_passes_the_check(working: Path, single_file: Path) -> None:
+    answers = replace(ANSWERS, base=str(single_file), flavour="dev")
+    made = changed(read(working / "config", working), answers, working)
+    assert checked(made, working) == []
+    assert made.config["pretrained_model_name_or_path"] == str(single_file)
+    assert made.config["model_flavour"] == "dev"
+    assert answers_in(made) == replace(answers, card="")
+
+
+def test_a_file_with_files_for_the_rest_passes_the_check(working: Path, single_file: Path) -> None:
+    tensors = (
+        "decoder.conv_in.weight",
+        "embeddings.token_embedding.weight",
+        "encoder.block.0.layer.0.SelfAttention.q.weight",
+    )
+    signs = dict(zip(PARTS, tensors, strict=True))
+    parts = {option: str(working / f"{option}.safetensors") for option in signs}
+    for option, sign in signs.items():
+        save_file({sign: torch.zeros(1)}, parts[option])
+    made = changed(
+        read(working / "config", working), replace(ANSWERS, base=str(single_file), flavour="", parts=parts), working
+    )
+    assert checked(made, working) == []
+    assert {option: made.config[option] for option in PARTS} == parts
+    without = changed(replace(made, is_new=False), replace(answers_in(made), base="", flavour="dev", parts={}), working)
+    assert not {*PARTS, "pretrained_model_name_or_path"} & set(without.config)
+
+
+def test_a_transformer_that_the_config_takes_from_a_file_is_the_model_to_start_from(
+    working: Path, single_file: Path
+) -> None:
+    config = {
+        "data_backend_config": "config/multidatabackend.json",
+        "pretrained_transformer_model_name_or_path": str(single_file),
+        "model_flavour": "dev",
+    }
+    documents = written(working, config, OLD_DATA)
+    known = answers_in(documents)
+    assert known.base == str(single_file)
+    assert changed(documents, known, working).config.items() >= config.items()
+    made = changed(documents, replace(known, base="", flavour="krea"), working)
+    assert "pretrained_transformer_model_name_or_path" not in made.config
+    assert made.config["model_flavour"] == "krea"
 
 
 def test_the_same_answers_change_nothing(working: Path) -> None:

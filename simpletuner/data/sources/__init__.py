@@ -31,15 +31,22 @@ class Entries(Variant):
         """The options that an entry can have; an error names the nearest type when there is no such one."""
         return self[self._name(entry)]
 
+    def named(self, entry: Mapping[str, Any]) -> dict[str, Any]:
+        """An entry with our name for its kind; an error names the nearest one when there is no such kind."""
+        key = self._table(entry).key
+        return {**entry, key: self._name(entry)} if key in entry else dict(entry)
+
     def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         """Validate an entry by the section it belongs to; an entry that is a section already passes."""
         choices: dict[Any, CoreSchema] = {name: handler.generate_schema(section) for name, section in self.items()}
         return core_schema.tagged_union_schema(choices, self._name)
 
     def _name(self, entry: Any) -> str:
-        kind = _value(entry, "dataset_type")
-        table = self.caches if isinstance(kind, str) and kind in self.caches else self.images
+        table = self._table(entry)
         return table.check(_value(entry, table.key) or table.default)
+
+    def _table(self, entry: Any) -> Variant:
+        return self.caches if self.caches.ours(_value(entry, "dataset_type")) else self.images
 
 
 def _value(entry: Any, key: str) -> Any:

@@ -16,7 +16,7 @@ from simpletuner.data.sources.base import DataBackend, wanted
 from simpletuner.errors import DataError
 from simpletuner.schema import Section, conflict
 from simpletuner.storage.ranged import open_ranged
-from simpletuner.storage.s3 import S3Store, folder_prefix, version_of
+from simpletuner.storage.s3 import S3Store, folder_prefix, is_checksum, version_of
 from simpletuner.storage.s3_client import Address
 from simpletuner.storage.s3_objects import Found, Objects
 
@@ -164,8 +164,7 @@ class BucketFolder:
 
 def _digest(found: Found) -> str:
     """The checksum that the service keeps, where it looks like one; the size guards against services that cheat."""
-    is_checksum = re.fullmatch(r"[0-9a-f]{32}(-\d+)?", found.etag) is not None and set(found.etag[:32]) != {"0"}
-    return f"{found.etag}-{found.size}" if is_checksum else ""
+    return f"{found.etag}-{found.size}" if is_checksum(found.etag) else ""
 
 
 _LANES = 32

@@ -47,9 +47,11 @@ class Catalogued:
         self._used = bytearray()
         self._shared = 0
 
-    def check(self) -> None:
-        """Raise a DataError when the table cannot be read, or has not the columns that are named."""
-        _ = self._columns
+    def check(self, *, needs_captions: bool = False) -> None:
+        """Raise a DataError when the table cannot be read, or has not the columns that are named or needed."""
+        used = self._columns
+        if needs_captions and not (used.caption or used.fallback):
+            raise self._lacks("caption_column")
 
     def prepare(self, reporter: Reporter) -> None:
         """Do what the source itself has to do first, and read the table."""
@@ -171,6 +173,8 @@ class Catalogued:
     def _columns(self) -> Columns:
         """The columns that are used; one DataError tells of every name that is wrong."""
         roles, known = self._roles(), self._table.columns
+        if not roles["filename_column"]:
+            raise self._lacks("filename_column")
         wrong = [f"{role} '{name}'" for role, name in roles.items() if name and not _is_known(name, known)]
         if wrong:
             told = f"no {' and no '.join(wrong)}; its columns are {', '.join(known) or 'none'}"
@@ -184,13 +188,20 @@ class Catalogued:
             both=_first_of(("image_size",), known),
         )
 
+    def _lacks(self, option: str) -> DataError:
+        known = ", ".join(self._table.columns) or "none"
+        return DataError(
+            f"data set '{self._id}': table {self._given.path} needs a {option}: none with a usual name is there; its "
+            f"columns are {known}."
+        )
+
     def _roles(self) -> Mapping[str, str | None]:
         """The columns that were named, and usual ones where none were."""
         given, known = self._given, self._table.columns
         has_caption = given.caption_column or given.fallback_caption_column
         has_name = "filename_column" in given.model_fields_set
         return {
-            "filename_column": given.filename_column if has_name else _first_of(_USUAL_NAMES, known) or "id",
+            "filename_column": given.filename_column if has_name else _first_of(_USUAL_NAMES, known),
             "caption_column": given.caption_column if has_caption else _first_of(_USUAL_CAPTIONS, known),
             "fallback_caption_column": given.fallback_caption_column,
             "width_column": given.width_column,

@@ -28,7 +28,6 @@ from simpletuner.storage.store import Entry, Store
 
 
 @runtime_checkable
-@runtime_checkable
 class Preparable(Protocol):
     """A source that has work to do before it can be listed, such as downloads."""
 

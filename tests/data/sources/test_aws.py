@@ -3,12 +3,14 @@
 import logging
 import pickle
 import secrets
+import time
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 from pydantic import ValidationError
@@ -17,6 +19,7 @@ from servers.s3 import FAST, KEY, SECRET, S3Server, shared
 
 from data.sources.drawn import picture
 from simpletuner.complaints import problems
+from simpletuner.data.manifest import Manifest
 from simpletuner.data.scan import scan
 from simpletuner.data.sources.aws import Aws, BucketFolder
 from simpletuner.data.sources.base import wanted
@@ -104,6 +107,32 @@ def test_the_version_and_the_digest_change_with_the_content_alone(server: S3Serv
     assert a.digest == b.digest != c.digest and a.version == b.version != c.version
     Objects(server.address(bucket), FAST).write("a.jpg", b"two")
     assert sorted(folder(server, bucket).items())[0].digest == c.digest
+
+
+@pytest.mark.parametrize("tags", ["checksums", "one tag"])
+def test_a_replaced_file_of_the_same_size_is_seen_and_nothing_is_asked_about_the_others(
+    server: S3Server, tmp_path: Path, tags: str
+) -> None:
+    files = {f"{name}.bmp": picture(1, kind="BMP") for name in "abc"}
+    bucket = filled(server, {**files, "a.txt": b"red", "b.txt": b"red"})
+    with between(server.endpoint, always(tags)) as proxy:
+        source = folder(server, bucket, endpoint=proxy.endpoint)
+
+        def scanned() -> Manifest:
+            found = scan(source, tmp_path / "m.parquet", caption_extension=".txt", with_captions=True, advance=_nothing)
+            return found.with_digests(source, np.flatnonzero(found.is_empty("digest")), _nothing)
+
+        before = scanned()
+        time.sleep(1.1 if tags == "one tag" else 0)  # what a service says about times are whole seconds
+        Objects(server.address(bucket), FAST).write("b.bmp", picture(2, kind="BMP"))
+        Objects(server.address(bucket), FAST).write("b.txt", b"tan")
+        asked = proxy.done.copy()
+        after = scanned()
+        again = {path.partition("?")[0].rpartition("/")[2] for _, path in proxy.done - asked}
+    old, new = (made.table.column("digest").to_pylist() for made in (before, after))
+    assert new[0] == new[2] == old[0] == old[1] == old[2] != new[1]
+    assert after.table.column("captions").to_pylist() == [["red"], ["tan"], None]
+    assert again - {bucket, ""} == {"b.bmp", "b.txt"}
 
 
 def test_files_uploaded_in_parts_can_be_read_and_told_from_others(server: S3Server, tmp_path: Path) -> None:

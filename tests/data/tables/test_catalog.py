@@ -245,7 +245,7 @@ def test_wrong_columns_are_told_at_once_with_those_there_are(tmp_path: Path) -> 
 
 def test_a_table_without_usual_columns_asks_for_them(tmp_path: Path) -> None:
     as_json_lines(tmp_path / "t.jsonl", [{"x": 1}])
-    with pytest.raises(DataError, match="has no filename_column 'id'; its columns are x"):
+    with pytest.raises(DataError, match="needs a filename_column: none with a usual name is there; its columns are x"):
         list(joined(Listed("a.jpg"), tmp_path / "t.jsonl").items())
 
 

@@ -6,10 +6,11 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from simpletuner.data.sources.rows.kinds import Kinds, holds_images, paths
 from simpletuner.data.sources.rows.load import Address
 
 if TYPE_CHECKING:
-    from datasets import Dataset, Features
+    from datasets import Dataset
 
 
 @dataclass(frozen=True)
@@ -54,16 +55,15 @@ class Columns:
         return tuple(dict.fromkeys([*self.captions, *self.fallbacks, *sizes, *self.others]))
 
 
-def settled(columns: Columns, dataset: Dataset, address: Address) -> Columns:
+def settled(columns: Columns, kinds: Kinds, address: Address) -> Columns:
     """The same with the columns that nobody named; one DataError tells of every name that is wrong."""
-    features = dataset.features
-    known = set(_paths(features))
+    known = set(paths(kinds))
     wrong = [f"column '{path}' for {option}" for option, path in columns.named() if path not in known]
     if wrong:
-        raise address.error(f"has no {' and no '.join(wrong)}; its columns are {', '.join(features)}.")
-    image = columns.image or _only_image(features, address)
-    if not _holds_images(features, image):
-        raise address.error(f"holds no images in column '{image}'. {_images_of(features)}")
+        raise address.error(f"has no {' and no '.join(wrong)}; its columns are {', '.join(kinds)}.")
+    image = columns.image or _only_image(kinds, address)
+    if not holds_images(kinds, image):
+        raise address.error(f"holds no images in column '{image}'. {_images_of(kinds)}")
     captions = columns.captions or tuple(path for path in _USUAL_CAPTIONS if path in known)[:1]
     return replace(columns, image=image, captions=captions)
 
@@ -75,37 +75,19 @@ def labels(dataset: Dataset) -> Mapping[str, list[str]]:
     return {name: list(kind.names) for name, kind in dataset.features.items() if isinstance(kind, ClassLabel)}
 
 
-def _paths(kinds: Mapping[str, object], before: str = "") -> Iterator[str]:
-    """Every column, and every part of columns that hold objects."""
-    for name, kind in kinds.items():
-        yield before + name
-        if isinstance(kind, Mapping):
-            yield from _paths(kind, f"{before}{name}.")
-
-
-def _only_image(features: Features, address: Address) -> str:
-    found = [column for column in features if _holds_images(features, column)]
+def _only_image(kinds: Kinds, address: Address) -> str:
+    found = [column for column in kinds if holds_images(kinds, column)]
     usual = [column for column in _USUAL_IMAGES if column in found]
     if usual or len(found) == 1:
         return (usual or found)[0]
-    raise address.error(f"needs an image_column. {_images_of(features)}")
+    raise address.error(f"needs an image_column. {_images_of(kinds)}")
 
 
-def _holds_images(features: Features, column: str) -> bool:
-    """Whether files are kept in the column: as images, or as bare bytes."""
-    from datasets import Image, Value
-
-    kind = features.get(column)
-    if isinstance(kind, Mapping):  # what libraries other than this one make of an image
-        return "bytes" in kind
-    return isinstance(kind, Image) or (isinstance(kind, Value) and kind.dtype in {"binary", "large_binary"})
-
-
-def _images_of(features: Features) -> str:
-    found = [column for column in features if _holds_images(features, column)]
+def _images_of(kinds: Kinds) -> str:
+    found = [column for column in kinds if holds_images(kinds, column)]
     if found:
         return f"The columns with images are {', '.join(found)}."
-    return f"It has none with images; its columns are {', '.join(features)}. For addresses of images, use type csv."
+    return f"It has none with images; its columns are {', '.join(kinds)}. For addresses of images, use type csv."
 
 
 _USUAL_IMAGES = ("image", "jpg", "png", "webp")

@@ -35,6 +35,11 @@ class Address:
         """The name as a path on this machine."""
         return Path(self.name).expanduser()
 
+    @property
+    def is_kept(self) -> bool:
+        """Whether something of it may be on this machine already."""
+        return self.path.exists() or (self.cache_dir is not None and self.cache_dir.is_dir())
+
     def __str__(self) -> str:
         return f"{self.name} ({self.split})"
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -19,11 +20,14 @@ from simpletuner.data import images
 from simpletuner.data.items import Item, Size
 from simpletuner.data.sources.rows.columns import Columns, labels, settled
 from simpletuner.data.sources.rows.filters import Rules, refusal
+from simpletuner.data.sources.rows.foresight import foreseen
+from simpletuner.data.sources.rows.kinds import Kinds, of_features
 from simpletuner.data.sources.rows.load import Address, load
 from simpletuner.data.tables.said import first_said, size, stamped, texts, within
 from simpletuner.errors import DataError
 from simpletuner.progress import Reporter, StageStarted
 from simpletuner.storage.local import version_of
+from simpletuner.storage.retries import Unreachable
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -68,8 +72,11 @@ class Rows:
         self._wanted = wanted
 
     def prepare(self, reporter: Reporter) -> None:
-        """Fetch the data set, and check its columns."""
+        """Fetch the data set, and check its columns: before it is fetched for the first time, if that is possible."""
         reporter.report(StageStarted(f"loading data set '{self._wanted.address.id}'", 0))
+        if not self._wanted.address.is_kept:
+            with suppress(Unreachable):  # loading will say so, or manage without
+                self.check()
         _ = self._opened
 
     def items(self) -> Iterator[Item]:
@@ -94,11 +101,31 @@ class Rows:
         """The data set and the file, which is named after the number of its row, counted from 0."""
         return f"{self._wanted.address}: {key}" if key else str(self._wanted.address)
 
+    def check(self, *, needs_captions: bool = False) -> None:
+        """Look at the columns without loading any row, as far as that is possible.
+
+        Args:
+            needs_captions: Whether it is wrong when no column has captions.
+
+        Raises:
+            Unreachable: The Hub does not say what there is.
+            DataError: The rows that are asked for, or some of their columns, are not there.
+        """
+        found = foreseen(self._wanted.address)
+        columns = None if found is None else self._settled(found)
+        if needs_captions and found and columns and not (columns.captions or columns.fallbacks):
+            raise self._wanted.address.error(
+                f"needs a caption_column: none with a usual name is there; its columns are {', '.join(found)}."
+            )
+
+    def _settled(self, found: Kinds) -> Columns:
+        asked = replace(self._wanted.columns, others=self._wanted.rules.columns(found))
+        return settled(asked, found, self._wanted.address)
+
     @cached_property
     def _opened(self) -> _Opened:
         dataset = load(self._wanted.address)
-        asked = replace(self._wanted.columns, others=self._wanted.rules.columns(dataset.features))
-        columns = settled(asked, dataset, self._wanted.address)
+        columns = self._settled(of_features(dataset.features.to_dict()))
         return _Opened(dataset, columns, labels(dataset), _stamp(dataset, columns, self._wanted.part))
 
     @cached_property
