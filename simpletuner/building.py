@@ -87,7 +87,7 @@ def _updates(config: RunConfig, network: Assembled, schedule: Schedule, runtime:
     groups = plans.parameter_groups(config, network.trained)
     groups = by_weight(groups) if options.updates_in_backward else groups
     optimizer = optimizers.build(options.optimizer, groups, plans.optimizer_settings(config, rate))
-    fused = UpdatesInBackward(optimizer, limit=options.max_grad_norm) if options.updates_in_backward else None
+    fused = UpdatesInBackward(optimizer, limit=options.gradient_limit) if options.updates_in_backward else None
     made_with = optimizers.settings_of(optimizer)
     return Updates(options, runtime.prepare(network.denoiser.module, optimizer), rate, runtime, made_with, fused)
 

@@ -26,7 +26,7 @@ from simpletuner.errors import ConfigError, Problem
 from simpletuner.models.families import defaults
 from simpletuner.models.options import Adapter, Memory, Model, Precision, Routing
 from simpletuner.remarks import remarks
-from simpletuner.schema import Section, did_you_mean, refusals, without_effect
+from simpletuner.schema import Section, choice_of, did_you_mean, refusals, without_effect
 from simpletuner.selection import Selection
 from simpletuner.training.options import (
     Checkpoints,
@@ -144,7 +144,7 @@ def read(
     flat, found = _layers(path, words, environment, notices)
     found += mentioned.prompt_library(flat, path, folder)
     mentioned.lycoris_file(flat, path, folder)
-    mentioned.webhook_file(flat, path, folder)
+    found += mentioned.webhook_file(flat, path, environment, folder)
     entries, wrong = mentioned.data_file(flat, path, environment, folder)
     nested, unknown = lift(flat, entries)
     config, mistyped = _validated(nested)
@@ -171,7 +171,8 @@ def lift(flat: Mapping[str, Any], data: Sequence[DataEntry]) -> tuple[dict[str, 
         if key in OWNER:
             nested[OWNER[key]][key] = value
         else:
-            hint = did_you_mean(key, OWNER)
+            theirs = legacy.COUNTERPARTS.get(key)
+            hint = f"what sd-scripts calls so is {theirs}; " if theirs else did_you_mean(key, OWNER)
             unknown.append(Problem(key, f"there is no option of this name; {hint}see {_PAGE}"))
     nested["data"] = tuple(data)
     return nested, unknown
@@ -220,9 +221,15 @@ def _layers(
         modern, said = legacy.modernise(layer)
         flat |= {key: value for key, value in modern.items() if value is not None}
         notices += said
-    flat = {**defaults(flat), **flat}
-    filled: dict[str, Any] = files.filled(flat, {**DEMO_VARIABLES, **environment}, missing)
-    return filled, [*found, *(mentioned.not_set(name) for name in dict.fromkeys(missing))]
+    filled = _named(files.filled(flat, {**DEMO_VARIABLES, **environment}, missing))
+    found += [mentioned.not_set(name) for name in dict.fromkeys(missing)]
+    return {**defaults(filled), **filled}, found
+
+
+def _named(flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with our names for what they choose, as far as they are known."""
+    choices = {key: choice_of(SECTIONS[OWNER[key]].model_fields[key]) for key in flat if key in OWNER}
+    return {key: (choice.ours(value) if (choice := choices.get(key)) else None) or value for key, value in flat.items()}
 
 
 def _unwrapped(raw: Any, path: Path) -> Mapping[str, Any]:

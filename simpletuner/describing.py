@@ -138,7 +138,8 @@ def option_text(name: str, field: FieldInfo) -> str:
     ]
     choice = choice_of(field)
     if choice is not None:
-        lines += [f"    {one:{_WIDTH}} {choice.summary(one)}" for one in choice]
+        width = max(_WIDTH, *map(len, choice))
+        lines += [f"    {one:{width}} {choice.summary(one)}" for one in choice]
         lines += [f"    not served yet, {advice}: {names.replace('`', '')}" for advice, names in later_of(choice)]
     if state_of(field) != SERVED:
         lines.append(f"  {state_of(field)}")

@@ -91,7 +91,7 @@ def _studio(config: RunConfig, prepared: Prepared, texts: Prompts, runtime: Runt
         reporter=reporter,
         references=Shown(example, prepared.latents, prepared.codec, is_followed=config.model.controlnet),
         of_data=prepared.image,
-        sampler=options.validation_noise_scheduler or "euler",
+        sampler=options.sampler(),
         real_from=options.validation_no_cfg_until_timestep,
         skip=_skip(config),
         can_step_aside=memory_plans.offload(config.memory) is None,

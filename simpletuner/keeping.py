@@ -62,22 +62,29 @@ def saving(
 ) -> Saving:
     """What keeps the parts of a run."""
     found, trained, updates = parts
-    script = _script(config, reporter)
+    after = script(config, "post_checkpoint_script", config.checkpoints.post_checkpoint_script, reporter)
     return Saving(
-        checkpoints=found if script is None else replace(found, is_used=script.is_using),
+        checkpoints=found if after is None else replace(found, is_used=after.is_using),
         trained=trained,
         updates=updates,
         runtime=runtime,
         reporter=reporter,
-        disk=_disk(config, reporter),
+        disk=disk(config, reporter),
         rhythm=_rhythm(config, order),
         wishes=Wishes(speaks=runtime.group.place.rank == 0),
-        script=script,
+        script=after,
         metadata=labels.metadata(config, prepared.weights, prepared.datasets, schedule, runtime.seed),
         resolved_config=config.dump(),
         pace=order.pace,
         data={one.id: {"images": len(one.records), "fingerprint": one.fingerprint()} for one in prepared.datasets},
     )
+
+
+def disk(config: RunConfig, reporter: Reporter) -> Disk:
+    """The disk that a run writes to."""
+    options = config.run
+    low = bytes_of(options.disk_low_threshold) if options.disk_low_threshold else 0
+    return Disk(Path(options.output_dir), reporter, low, options.disk_low_action, options.disk_low_script)
 
 
 def manifest(config: RunConfig, prepared: Prepared, runtime: Runtime, resume_from: Path | None) -> Made:
@@ -106,28 +113,26 @@ def _rhythm(config: RunConfig, order: Order) -> Rhythm:
     )
 
 
-def _disk(config: RunConfig, reporter: Reporter) -> Disk:
-    options = config.run
-    low = bytes_of(options.disk_low_threshold) if options.disk_low_threshold else 0
-    return Disk(Path(options.output_dir), reporter, low, options.disk_low_action, options.disk_low_script)
-
-
-def _script(config: RunConfig, reporter: Reporter) -> Script | None:
-    """The command that runs after every checkpoint."""
-    if config.checkpoints.post_checkpoint_script is None:
+def script(config: RunConfig, option: str, command: str | None, reporter: Reporter) -> Script | None:
+    """The command of an option that runs beside training, where there is one."""
+    if command is None:
         return None
-    log = Path(config.run.output_dir) / "post_checkpoint_script.log"
-    return Script("post_checkpoint_script", config.checkpoints.post_checkpoint_script, facts(config), log, reporter)
+    return Script(option, command, facts(config), Path(config.run.output_dir) / f"{option}.log", reporter)
 
 
 def facts(config: RunConfig) -> dict[str, str]:
     """What commands of the user are told about a run."""
+    options = config.publishing
     return {
         "tracker_run_name": config.tracking.tracker_run_name,
         "tracker_project_name": config.tracking.tracker_project_name,
         "model_family": config.model.model_family,
         "model_type": config.model.model_type,
         "lora_type": config.adapter.lora_type,
-        "huggingface_path": config.publishing.hub_model_id or "",
-        "remote_checkpoint_path": "",  # checkpoints are on this machine, as they are for SimpleTuner's scripts
+        "huggingface_path": repository(config) if options.push_to_hub else options.hub_model_id or "",
     }
+
+
+def repository(config: RunConfig) -> str:
+    """Where a run is uploaded to."""
+    return config.publishing.hub_model_id or config.tracking.tracker_project_name

@@ -55,7 +55,7 @@ def metadata(
         images=[_images(dataset) for dataset in datasets],
     )
     told = {**spec, **session(run, is_private=is_private)}
-    if config.model.trains_base:  # nothing of it is about an adapter
+    if config.model.trains_base or config.adapter.lora_type == "lycoris":  # nothing of it is about a plain LoRA
         told = {name: value for name, value in told.items() if not name.startswith("ss_network_")}
     return told
 

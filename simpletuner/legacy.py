@@ -32,6 +32,52 @@ INVERTED: Mapping[str, str] = {
 }
 """Keys whose opposite is asked for now."""
 
+COUNTERPARTS: Mapping[str, str] = {
+    "ae": "pretrained_vae_model_name_or_path",
+    "apply_t5_attn_mask": "flux_attention_masked_training",
+    "base_weights": "base_adapters",
+    "base_weights_multiplier": "base_adapters_strength",
+    "caption_dropout_rate": "caption_dropout_probability",
+    "clip_l": "text_encoder_path",
+    "cpu_offload_checkpointing": "gradient_checkpointing_backend unsloth",
+    "dataset_config": "data_backend_config, a file of another form",
+    "fp8_base": "base_model_precision fp8-quanto",
+    "guidance_scale": "flux_guidance_value",
+    "huggingface_repo_id": "hub_model_id, with push_to_hub",
+    "log_tracker_name": "tracker_project_name",
+    "log_with": "report_to",
+    "lr_scheduler_min_lr_ratio": "lr_end, a rate and no share",
+    "lr_scheduler_num_cycles": "lr_num_cycles",
+    "lr_scheduler_power": "lr_power",
+    "lr_scheduler_timescale": "lr_timescale",
+    "max_train_epochs": "num_train_epochs",
+    "network_alpha": "lora_alpha; 1 there unless given, and the rank here",
+    "network_dim": "lora_rank",
+    "network_dropout": "lora_dropout, with lora_dropout_position rank",
+    "network_module": "lora_type; flux_lora_target ai-toolkit trains the layers that it trains",
+    "network_weights": "init_lora",
+    "no_half_vae": "vae_dtype fp32",
+    "no_metadata": "private_metadata",
+    "optimizer_args": "optimizer_config",
+    "optimizer_type": "optimizer",
+    "output_name": "tracker_run_name",
+    "resume": "resume_from_checkpoint",
+    "sample_at_first": "validation_on_startup",
+    "sample_every_n_epochs": "validation_epoch_interval",
+    "sample_every_n_steps": "validation_step_interval",
+    "sample_prompts": "user_prompt_library",
+    "save_every_n_epochs": "checkpoint_epoch_interval",
+    "save_every_n_steps": "checkpoint_step_interval",
+    "scale_weight_norms": "lora_max_norm",
+    "split_mode": "blocks_to_swap 18",
+    "t5xxl": "pretrained_t5_model_name_or_path",
+    "t5xxl_max_token_length": "tokenizer_max_length",
+    "training_comment": "modelspec_comment",
+    "unet_lr": "learning_rate",
+    "wandb_run_name": "tracker_run_name",
+}
+"""Options of sd-scripts whose nearest ones here have other names, and often other defaults: for the user to decide."""
+
 OBSOLETE = frozenset(
     {
         "aspect_ratio_bucketing",
@@ -58,7 +104,7 @@ FOREIGN = re.compile(
             "enable_watermark|refiner_training.*|hidream_.+|sd3_.+_uncond_behaviour|sdxl_refiner_uses_full_range",
             "wan_force_2_1_time_embedding|(crepa|irepa|urepa|nextlat|layersync|twinflow|xm|internal_guidance)_(?!enabled$).+",
             "nsfw_.+|(irepa|urepa)_enabled|enable_chunked_feed_forward|feed_forward_chunk_size|video_.+|ltx_.+|wan_.+|sana_.+",
-            "enable_xformers_memory_efficient_attention|use_8bit_adam|non_ema_revision|webhook_.+_legacy",
+            "enable_xformers_memory_efficient_attention|non_ema_revision|webhook_.+_legacy",
         )
     )
 )
@@ -139,7 +185,7 @@ def modernise(flat: Mapping[str, object]) -> tuple[dict[str, object], list[str]]
     modern: dict[str, object] = {}
     notices: list[str] = []
     for key, value in flat.items():
-        for rule in (_renamed, _inverted, _dropped, _of_another_model):
+        for rule in (_renamed, _inverted, _switched, _dropped, _of_another_model):
             told = rule(key, value)
             if told is not None:
                 found, said = told
@@ -167,6 +213,15 @@ def _inverted(key: str, value: object) -> Told | None:
     opposite = str(value).strip().lower() in {"false", "0", "no", "off"}
     said = f"{key} is the opposite of {INVERTED[key]} now, which is set to {str(opposite).lower()}"
     return {INVERTED[key]: opposite}, said
+
+
+def _switched(key: str, value: object) -> Told | None:
+    """A switch that chose an optimizer."""
+    if key != "use_8bit_adam":
+        return None
+    if str(value).strip().lower() in {"false", "0", "no", "off", "none"}:
+        return {}, f"{key} is ignored: optimizer says which one it is"
+    return {"optimizer": "bnb-adamw8bit"}, f"{key} is optimizer bnb-adamw8bit now"
 
 
 def _dropped(key: str, value: object) -> Told | None:

@@ -30,7 +30,7 @@ def data_file(
     try:
         raw = files.read(place)
     except ConfigError as error:
-        return (), [Problem(f"{place} › {problem.where}", problem.what) for problem in error.problems]
+        return (), _inside(place, error)
     missing: list[str] = []
     placeholders = {name: str(flat[name]) for name in ("model_family", "output_dir") if name in flat}
     entries, found = read_entries(files.filled(raw, environment, missing), placeholders=placeholders)
@@ -61,17 +61,37 @@ def lycoris_file(flat: dict[str, Any], path: Path, folder: Path) -> None:
         flat["lycoris_config"] = str(place)
 
 
-def webhook_file(flat: dict[str, Any], path: Path, folder: Path) -> None:
-    """Replace the path of a file with webhooks by what is in it; a missing file is no JSON and found as that."""
+def webhook_file(flat: dict[str, Any], path: Path, environment: Mapping[str, str], folder: Path) -> list[Problem]:
+    """Replace the path of a file with webhooks by what is in it; what cannot be read is told and left out."""
     named = flat.get("webhook_config")
-    if isinstance(named, str) and not named.strip().startswith(("{", "[")) and (place := _located(named, path, folder)):
-        flat["webhook_config"] = place.read_text(encoding="utf-8")
+    if not isinstance(named, str) or not named.strip() or named.strip().startswith(("{", "[")):
+        return []
+    del flat["webhook_config"]
+    if "://" in named:  # which is a secret, and not repeated
+        what = 'is an address; write {"webhook_type": "discord", "webhook_url": "..."} with it, or the name of a file'
+        return [Problem("webhook_config", what)]
+    place = _located(named, path, folder)
+    if place is None:
+        return [_nowhere("webhook_config", named, path, folder)]
+    missing: list[str] = []
+    try:
+        found = files.filled(files.read(place), environment, missing)
+    except ConfigError as error:
+        return _inside(place, error)
+    if not missing:
+        flat["webhook_config"] = found
+    return [not_set(name, place.name) for name in dict.fromkeys(missing)]
 
 
 def _located(named: str, path: Path, folder: Path) -> Path | None:
     """A file that a config names: from the working directory, from beside the config, or from the packaged examples."""
     places = (folder / Path(named).expanduser(), path.parent / named, selection.packaged(named))
     return next((place for place in places if place is not None and place.is_file()), None)
+
+
+def _inside(place: Path, error: ConfigError) -> list[Problem]:
+    """What is wrong in a file that a config names."""
+    return [Problem(f"{place} › {problem.where}", problem.what) for problem in error.problems]
 
 
 def _nowhere(option: str, named: object, path: Path, folder: Path) -> Problem:

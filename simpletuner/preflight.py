@@ -11,12 +11,12 @@ from simpletuner import hub, plans
 from simpletuner.config import RunConfig
 from simpletuner.errors import ConfigError, ModelError, Problem
 from simpletuner.models import attention, compiling, controlling, memory_plans, worn
-from simpletuner.models.adapters import aiming
-from simpletuner.models.adapters.formats.files import find, read_adapter, read_tensors
+from simpletuner.models.adapters import aiming, lycoris_start, planning
+from simpletuner.models.adapters.formats.files import find, read_adapter, read_shapes
 from simpletuner.models.adapters.formats.fitting import check_fit, shapes
 from simpletuner.models.adapters.formats.neutral import TRANSFORMER
 from simpletuner.models.adapters.from_file import FileStart
-from simpletuner.models.adapters.lycoris import is_lycoris
+from simpletuner.models.adapters.lycoris_merging import is_lycoris, see_that_it_merges
 from simpletuner.models.attention import ATTENTIONS
 from simpletuner.models.sources import is_local, looks_like_path
 from simpletuner.training import looks, previews, scores
@@ -174,10 +174,8 @@ def _adapters(config: RunConfig) -> Iterator[Problem]:
     files += [("assistant_lora_path", helper.source)] if helper is not None and is_local(helper.source) else []
     outline = _outline(config) if files or config.model.model_type == "lora" else None
     for option, path in files:
-        if said := _unfit(path, shapes(outline) if outline is not None else None):
+        if said := _unfit(path, outline, is_helper=option == "assistant_lora_path"):
             yield Problem(option, said)
-        elif option == "assistant_lora_path" and _is_lycoris(path):
-            yield Problem(option, f"'{path}' is a LyCORIS adapter, which cannot help; use a LoRA")
     if config.model.model_type == "lora":
         yield from _trained(config, outline)
 
@@ -197,7 +195,10 @@ def _trained(config: RunConfig, outline: nn.Module | None) -> Iterator[Problem]:
     if network is None:
         return
     known, parts = shapes(network), {name: type(one).__name__ for name, one in network.named_modules()}
-    yield from aiming.problems(options, known, parts, controlling.targets(config.model))
+    aimed = list(aiming.problems(options, known, parts, controlling.targets(config.model)))
+    yield from aimed
+    if options.lora_type == "lycoris" and not aimed:
+        yield from lycoris_start.problems(planning.lycoris(options), network)
     if start is not None and options.lora_type == "standard" and beside is None:
         try:
             FileStart.read(start, known, use_dora=options.use_dora)
@@ -217,19 +218,23 @@ def _outline(config: RunConfig, beside: ControlNet | None = None) -> nn.Module |
 
 
 def _is_lycoris(path: str) -> bool:
-    tensors, _ = read_tensors(find(Path(path).expanduser()))
-    return is_lycoris(tensors)
+    names, _ = read_shapes(find(Path(path).expanduser()))
+    return is_lycoris(names)
 
 
-def _unfit(path: str, known: Shapes | None) -> str | None:
-    """What is wrong with an adapter file for a network of these shapes."""
+def _unfit(path: str, outline: nn.Module | None, *, is_helper: bool = False) -> str | None:
+    """What is wrong with an adapter file for the network of this outline."""
     try:
-        tensors, _ = read_tensors(find(Path(path).expanduser()))
-        if is_lycoris(tensors):
+        names, _ = read_shapes(find(Path(path).expanduser()))
+        if is_lycoris(names):
+            if is_helper:
+                return f"'{path}' is a LyCORIS adapter, which cannot help; use a LoRA"
+            if outline is not None:
+                see_that_it_merges(outline, names, path)
             return None
         layers = read_adapter(path).of(TRANSFORMER)
-        if known is not None:
-            check_fit(layers, known, path)
+        if outline is not None:
+            check_fit(layers, shapes(outline), path)
             return None if layers else f"'{path}' has nothing for the {TRANSFORMER}; leave it out"
     except ModelError as error:
         return str(error).rstrip(".")

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def remarks(config: RunConfig) -> Iterator[str]:
     """Each of them, in the order of the sections."""
     yield from memory_plans.remarks(config.memory)
-    yield from planning.notices(config.adapter)
+    yield from planning.notices(config.adapter, config.precision.base_model_precision)
     yield from text_planning.remarks(config.adapter)
     yield from update_plans.remarks(config.optimization)
     yield from _rates(config)
@@ -48,12 +48,23 @@ def _of_evaluation(config: RunConfig) -> Iterator[str]:
     for option in ("num_eval_images", "eval_timesteps", "eval_dataset_pooling"):
         if not has_data and options.__dict__[option] != type(options).model_fields[option].default:
             yield f"{option} has no effect: there is no data set of dataset_type eval"
+    if has_data:
+        yield from _never_measured(config)
     for entry in config.data:
         is_eval = isinstance(entry, DataBackend) and entry.dataset_type == "eval"
         if is_eval and not options.measures(entry.id):
             is_other = options.eval_dataset_id not in (None, entry.id)
             remedy = f"eval_dataset_id is {options.eval_dataset_id}" if is_other else _TO_MEASURE
             yield f"{where(entry)} is not used: {remedy}"
+
+
+def _never_measured(config: RunConfig) -> Iterator[str]:
+    """Measurements that would come after the end of the run, where its length is known."""
+    options, duration = config.validation, config.duration
+    if (options.eval_steps_interval or 0) > (duration.max_train_steps or inf):
+        yield f"eval_steps_interval has no effect: the run ends at step {duration.max_train_steps}"
+    if (options.eval_epoch_interval or 0) > (duration.num_train_epochs or inf):
+        yield f"eval_epoch_interval has no effect: the run ends after epoch {duration.num_train_epochs:g}"
 
 
 def _unread(config: RunConfig) -> Iterator[str]:
@@ -101,14 +112,18 @@ def _of_uploads(config: RunConfig) -> Iterator[str]:
     for option in ("push_checkpoints_to_hub", "hub_branch"):
         if options.__dict__[option] and not options.push_to_hub:
             yield f"{option} has no effect: push_to_hub is not set"
-    if "webhook_reporting_interval" in tracking.model_fields_set and not tracking.webhook_config:
+    if config.checkpoints.post_upload_script and not options.push_to_hub:
+        yield "post_upload_script has no effect: push_to_hub is not set"
+    usual = type(tracking).model_fields["webhook_reporting_interval"].default
+    if tracking.webhook_reporting_interval != usual and not tracking.webhook_config:
         yield "webhook_reporting_interval has no effect: webhook_config is not set"
 
 
 def _of_masks(config: RunConfig) -> Iterator[str]:
     options = config.objective
     kinds = {entry.conditioning_type for entry in expand(config.data)[0] if isinstance(entry, DataBackend)}
-    if options.masked_loss_by_area and not kinds & {"mask", "segmentation"}:
+    has_alpha = any(isinstance(entry, DataBackend) and entry.alpha_mask for entry in config.data)
+    if options.masked_loss_by_area and not (kinds & {"mask", "segmentation"} or has_alpha):
         yield "masked_loss_by_area has no effect: there is no conditioning data set of masks or segmentations"
     if options.masked_loss_probability != 1 and "segmentation" not in kinds:
         yield "masked_loss_probability has no effect: there is no conditioning data set of segmentations"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from simpletuner import labels, plans
+from simpletuner import keeping, labels, plans
 from simpletuner.config import RunConfig
 from simpletuner.data.dataset import Dataset
 from simpletuner.followers import PROGRESS
@@ -73,15 +73,12 @@ def publisher(config: RunConfig, prepared: Prepared, runtime: Runtime, reporter:
         return None
     public = config.dump(public=True)
     publication = Publication(
-        Label(_repository(config), options.model_card_private, options.hub_branch),
+        Label(keeping.repository(config), options.model_card_private, options.hub_branch),
         lambda step: {CARD: render_card(config, prepared, step, runtime.seed), RESOLVED_CONFIG: public},
         options.push_checkpoints_to_hub,
     )
-    return Publisher(publication, Path(config.run.output_dir), reporter)
-
-
-def _repository(config: RunConfig) -> str:
-    return config.publishing.hub_model_id or config.tracking.tracker_project_name
+    script = keeping.script(config, "post_upload_script", config.checkpoints.post_upload_script, reporter)
+    return Publisher(publication, Path(config.run.output_dir), reporter, script)
 
 
 def render_card(
@@ -93,7 +90,7 @@ def render_card(
         card.Card(
             title=config.tracking.tracker_run_name,
             base=None if is_local(prepared.weights.base) else prepared.weights.base,
-            repository=card.addressed(_repository(config)),
+            repository=card.addressed(keeping.repository(config)),
             licence=family.licence_of(prepared.weights),
             family=family.name,
             safe_for_work=config.publishing.model_card_safe_for_work,
@@ -101,7 +98,7 @@ def render_card(
             triggers=labels.triggers(config),
             shot=_shot(config, prepared, seed),
             max_tokens=config.objective.tokenizer_max_length,
-            validation=_validation_facts(config),
+            validation=_validation_facts(config, seed),
             training=_training_facts(config, step, seed),
             datasets=[_dataset_facts(dataset) for dataset in prepared.datasets],
             sheet=SHEET if examples else None,
@@ -118,16 +115,16 @@ def _shot(config: RunConfig, prepared: Prepared, seed: int) -> Shot:
     return next(drawn, None) or usual(config.validation, (labels.triggers(config) or [""])[0], seed)
 
 
-def _validation_facts(config: RunConfig) -> dict[str, object]:
+def _validation_facts(config: RunConfig, seed: int) -> dict[str, object]:
     options = config.validation
     return {
         "steps": options.validation_num_inference_steps,
         "guidance": options.validation_guidance,
         "real guidance": options.validation_guidance_real,
-        "negative prompt": options.validation_negative_prompt,
+        "negative prompt": options.validation_negative_prompt or "none",
         "resolution": options.validation_resolution,
-        "sampler": options.validation_noise_scheduler,
-        "seed": options.validation_seed,
+        "sampler": options.sampler(),
+        "seed": seed if options.validation_seed is None else options.validation_seed,
     }
 
 

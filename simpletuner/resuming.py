@@ -44,9 +44,6 @@ def notices(config: RunConfig, resume_from: Path | None) -> Iterator[str]:
             f"'{resume_from}' was made with other options, and a run cannot go on from it with these:{told}\n"
             f"Set them back, or start anew with resume_from_checkpoint set to none and another output_dir."
         )
-    steps, done = config.duration.max_train_steps, checkpoint.step_of(resume_from)
-    if steps and done >= steps:
-        yield f"nothing is left to train: {resume_from.name} is of step {done}, and max_train_steps is {steps}"
     yield from (f"the checkpoint was made with other options: {one}" for one in found if one.follows is IfChanged.TOLD)
 
 

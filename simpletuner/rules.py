@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
@@ -24,6 +23,7 @@ from simpletuner.training import crew as crews
 from simpletuner.training import save_plans, trackers, update_plans
 from simpletuner.training.guards import SKIP
 from simpletuner.training.objective import together
+from simpletuner.training.publishing.names import wrong_branch, wrong_repository
 from simpletuner.training.wrong_pictures import skipped, wrong_pictures
 
 if TYPE_CHECKING:
@@ -83,20 +83,12 @@ def _publishing(config: RunConfig) -> Iterator[Problem]:
     options, named = config.publishing, config.publishing.hub_model_id
     if not options.push_to_hub:
         return
-    if named and "://" in named:
-        yield Problem("hub_model_id", f"'{named}' is an address; give the id alone, such as you/my-lora")
-    elif not _REPOSITORY.fullmatch(named or config.tracking.tracker_project_name):
-        what = "cannot be the name of a repository; use letters, digits, - . and _, as in you/my-lora"
+    if what := wrong_repository(named or config.tracking.tracker_project_name):
         yield Problem(
             "hub_model_id", f"'{named}' {what}" if named else f"is not set, and the name of the project {what}"
         )
-    if options.hub_branch and not _BRANCH.fullmatch(options.hub_branch):
-        yield Problem("hub_branch", f"'{options.hub_branch}' cannot be a branch; use letters, digits, - . / and _")
-
-
-_PART = r"(?!.*(?:--|\.\.))[A-Za-z0-9_](?:[A-Za-z0-9_.-]{0,94}[A-Za-z0-9_])?"
-_REPOSITORY = re.compile(rf"(?:{_PART}/)?{_PART}")
-_BRANCH = re.compile(r"(?!.*(?:\.\.|//))[\w][\w./-]*(?<![./])")
+    if options.hub_branch and (what := wrong_branch(options.hub_branch)):
+        yield Problem("hub_branch", f"'{options.hub_branch}' {what}")
 
 
 def routes(options: Routing) -> Iterator[Problem]:
@@ -213,7 +205,7 @@ def _fused(config: RunConfig) -> Iterator[Problem]:
     name = update_plans.fused(options)
     if config.duration.gradient_accumulation_steps > 1:
         yield Problem(name, "needs gradient_accumulation_steps 1; set that, or leave it out")
-    if options.max_grad_norm > 0 and options.grad_clip_method != "value":
+    if options.gradient_limit > 0 and options.grad_clip_method != "value":
         what = "cannot know the norm of all gradients; set grad_clip_method to value, or max_grad_norm to 0"
         yield Problem(name, what)
     if options.non_finite_action == SKIP:

@@ -47,6 +47,7 @@ def train(config: RunConfig, console: Reporter, place: Place | None = None) -> O
         reporter.report(RunStarted(str(folder), config.flat()))
         for text in preflight.remarks(config):
             reporter.report(Notice(text))
+        group.first(keeping.disk(config, reporter).begin)
         checkpoints = keeping.checkpoints(config)
         group.first(lambda: preflight.pictures(config))
         resume_from, seed = group.first(lambda: _begun(config, checkpoints, reporter))

@@ -105,7 +105,7 @@ def _keeps_blanks(field: FieldInfo) -> bool:
 
 
 class Named(Mapping[str, T], Generic[T]):
-    """A fixed table of things of one kind. The name is what a user writes in JSON."""
+    """A fixed table of things of one kind. The name is what a user writes in JSON, in capitals or small letters."""
 
     def __init__(
         self,
@@ -120,13 +120,14 @@ class Named(Mapping[str, T], Generic[T]):
             noun: What the entries are, in messages.
             entries: The things by name.
             later: Names that are known but not served yet, each with the nearest served name.
-            aliases: Other programs' names, in which case does not matter, each with ours.
+            aliases: Other programs' names, each with ours; they go before one of ours that is not spelled exactly.
         """
         self.noun = noun
         self.later = dict(later or {})
         self.aliases = dict(aliases or {})
         self._entries = dict(entries)
-        self._by_small_letters = {name.lower(): ours for name, ours in self.aliases.items()}
+        own = {name: name for name in (*self._entries, *self.later)}
+        self._by_letters = {**_by_letters(own), **_by_letters(self.aliases)}
 
     def __getitem__(self, name: str) -> T:
         return self._entries[name]
@@ -149,13 +150,16 @@ class Named(Mapping[str, T], Generic[T]):
         others = ", ".join(alias for alias, ours in self.aliases.items() if ours == name)
         return f"{said} Also called {others}." if others else said
 
+    def ours(self, value: Any) -> str | None:
+        """Our name for what a user wrote, if it is known."""
+        name = str(value).strip()
+        return name if name in self or name in self.later else self._by_letters.get(_letters(name))
+
     def check(self, value: Any) -> str:
         """Our name, when the name is known; otherwise an error that names the nearest one."""
-        name = str(value).strip()
-        if name in self or name in self.later:
-            return name
-        if ours := self._by_small_letters.get(name.lower()):
+        if ours := self.ours(value):
             return ours
+        name = str(value).strip()
         hint = did_you_mean(name, self) or did_you_mean(name, self.later)
         raise PydanticCustomError(
             "unknown_choice",
@@ -171,6 +175,18 @@ class Named(Mapping[str, T], Generic[T]):
 
 
 _MOST = 30
+
+
+def _by_letters(names: Mapping[str, str]) -> dict[str, str]:
+    """What names stand for by their letters alone, but for letters that stand for several things."""
+    meant: dict[str, set[str]] = {}
+    for name, ours in names.items():
+        meant.setdefault(_letters(name), set()).add(ours)
+    return {letters: ours for letters, (ours, *others) in meant.items() if not others}
+
+
+def _letters(name: str) -> str:
+    return name.lower().replace("-", "_")
 
 
 class Choice(Named[T]):

@@ -39,8 +39,8 @@ def find(selection: Selection, environment: Mapping[str, str], folder: Path) -> 
         raise ConfigError("the command line", [Problem(f"--{given[0]}", f"cannot be used together with --{given[1]}")])
     if selection.example:
         return _first(_example_places(selection.example), f"--example {selection.example}", _known_examples())
-    if selection.config or environment.get("CONFIG_PATH"):
-        named = selection.config or environment["CONFIG_PATH"]
+    named = selection.config or ("" if selection.env else environment.get("CONFIG_PATH"))
+    if named:
         return _first(list(_file_places(folder / Path(named).expanduser())), f"--config {named}")
     name = selection.env or environment_name(environment)
     if name.startswith("examples/"):

@@ -1,8 +1,11 @@
 """Whole runs with every kind of adapter: they resume exactly, and their files are what was trained."""
 
+import json
+
 import house
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file
 
 from simpletuner.errors import ConfigError
@@ -69,6 +72,10 @@ def test_settings_of_lycoris_lie_beside_the_config(tmp_path, model, pictures):
     (tmp_path / "own.json").write_text('{"algo": "diag-oft", "linear_dim": 4}')
     outcome, _ = house.run(path, model)
     assert any("oft_blocks" in name for name in load_file(outcome.adapter))
+    with safe_open(outcome.adapter, "pt") as file:
+        header = file.metadata()
+    assert json.loads(header["lycoris_config"])["linear_dim"] == 4
+    assert not [name for name in header if name.startswith("ss_network_")]  # these would tell of a plain LoRA
     assert "LyCORIS" in outcome.card.read_text()
 
 

@@ -11,6 +11,13 @@ from safetensors.torch import save_file
 
 from simpletuner.cli.main import main
 from simpletuner.demo.pretrain import untrained_pipeline
+from simpletuner.models.adapters.lycoris import LycorisPlan
+from simpletuner.models.adapters.lycoris_settings import LycorisSettings
+from simpletuner.models.families import FAMILIES
+from simpletuner.models.family import Compute
+
+CPU = Compute(torch.device("cpu"), torch.float32)
+LYCORIS = {"lora_type": "lycoris", "lora_rank": None, "flux_lora_target": None}
 
 
 @pytest.fixture
@@ -162,6 +169,7 @@ def test_an_adapter_that_is_not_there_or_not_whole(train, model, tmp_path, optio
             "which is how many blocks the network has, got 99",
         ),
         ({"blocks_to_swap": 98}, "blocks_to_swap", "of the first kind of blocks cannot be swapped"),
+        ({"single_blocks_to_swap": 4}, "single_blocks_to_swap", "4 of the second kind of blocks cannot be swapped"),
         ({"flux_lora_target": "nano"}, "flux_lora_target", "no layer of the network is called single_transformer"),
         (
             {"peft_lora_target_modules": "to_q,to_x"},
@@ -202,25 +210,81 @@ def test_options_that_cannot_be(train, model, options, option, said):
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"dropout": "much"}, "dropout must be a number, got 'much'"),
+        ({"dropout": "much"}, "dropout must be a number of at least 0 and below 1, got 'much'"),
         ({"apply_preset": {"target_module": "Attention"}}, "target_module must be a list of names"),
         ({"apply_preset": {"target_module": ["Transformer"]}}, "the network has no Transformer (target_module)"),
         ({"apply_preset": {"target_name": ["("]}}, "target_name: '(' is not a regular expression"),
         ({"apply_preset": {"target_name": ["to_x"]}}, "no part of the network is called to_x (target_name)"),
         ({"apply_preset": {"module_algo_map": {"Attention": "lokr"}}}, "must be an object of settings, got 'lokr'"),
-        ({"apply_preset": {"module_algo_map": {"Attention": {"factor": "x"}}}}, "factor must be a number, got 'x'"),
+        (
+            {"apply_preset": {"module_algo_map": {"Attention": {"factor": "x"}}}},
+            "factor must be a whole number",
+        ),
         ({"apply_preset": {"module_algo_map": {"Other": {"factor": 2}}}}, "the network has no Other (module_algo_map)"),
         ({"apply_preset": {"name_algo_map": {"to_x": {"dim": 2}}}}, "is called to_x (name_algo_map)"),
+        ({"algo": "boft", "linear_dim": 1}, "impossible to decompose"),
+        ({"apply_preset": {"target_module": []}}, "names no layer to train; name some in target_module"),
+        (
+            {"apply_preset": {"exclude_name": [".*"]}},
+            "no linear layer that exclude_name leaves is one of FluxAttention",
+        ),
     ],
 )
 def test_lycoris_settings_that_cannot_be(train, model, settings, said):
-    lycoris = {"lora_type": "lycoris", "lora_rank": None, "flux_lora_target": None}
-    refused(train(model, **lycoris, lycoris_config={"algo": "lokr", **settings}), "lycoris_config", said)
+    refused(train(model, **LYCORIS, lycoris_config={"algo": "lokr", **settings}), "lycoris_config", said)
 
 
-def test_a_norm_for_the_start_of_another_algorithm_than_lokr(train, model):
-    lycoris = {"lora_type": "lycoris", "lora_rank": None, "flux_lora_target": None, "init_lokr_norm": 1e-3}
-    refused(train(model, **lycoris, lycoris_config={"algo": "loha"}), "init_lokr_norm", "is for algo lokr")
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"algo": "loha"}, "is for algo lokr, and lycoris_config has none"),
+        (
+            {"algo": "lokr", "apply_preset": {"module_algo_map": {"FeedForward": {"algo": "loha"}}}},
+            "is for algo lokr, and module_algo_map FeedForward has algo loha",
+        ),
+        ({"algo": "lokr", "linear_dim": 2}, "needs algo lokr with full_matrix, and transformer_blocks_0_attn_to"),
+    ],
+)
+def test_a_norm_for_the_start_of_layers_that_cannot_begin_near_zero(train, model, settings, said):
+    refused(train(model, **LYCORIS, init_lokr_norm=1e-3, lycoris_config=settings), "init_lokr_norm", said)
+
+
+def lycoris_file(path, module, **settings):
+    adapter = LycorisPlan(LycorisSettings.read(settings)).attach(module, torch.float32, 0)
+    path.write_bytes(adapter.publish({}))
+    return path
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"algo": "lokr"}, "does not fit the model"),
+        ({"algo": "loha", "dora_wd": True}, "does not fit the model"),
+        ({"algo": "diag-oft"}, "does not fit the model"),
+        ({"algo": "ia3"}, "is of algo ia3, which cannot become part of a base"),
+    ],
+)
+def test_a_lycoris_adapter_that_cannot_become_part_of_the_base(train, model, tmp_path, settings, said):
+    path = lycoris_file(tmp_path / "other.safetensors", tiny.flux(), **settings)
+    refused(train(model, base_adapters=str(path)), "base_adapters", "other.safetensors", said)
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        (
+            {"algo": "lokr", "factor": 4},
+            "shape (2, 2) there, and (4, 4) in this run. It was made with factor 2; set that",
+        ),
+        ({"algo": "loha"}, 'hada_w1_a\'. It was made with algo "lokr", factor 2; set that'),
+        ({"algo": "lokr", "factor": 2, "apply_preset": {"target_module": ["FeedForward"]}}, "and this run has not"),
+    ],
+)
+def test_a_lycoris_adapter_of_another_size_to_start_from(train, model, tmp_path, settings, said):
+    module = FAMILIES["flux"].denoiser(tiny.weights(model), CPU).module
+    path = lycoris_file(tmp_path / "lokr.safetensors", module, algo="lokr", factor=2)
+    told = train(model, **LYCORIS, init_lora=str(path), lycoris_config=settings)
+    refused(told, "init_lora", "is no adapter with the settings of lycoris_config", said)
 
 
 @pytest.mark.parametrize(

@@ -91,6 +91,44 @@ def test_the_text_true_means_true(desk: Desk, value: object) -> None:
     assert desk.read({"push_to_hub": value}).config.publishing.push_to_hub is True
 
 
+@pytest.mark.parametrize(
+    ("key", "written", "meant"),
+    [
+        ("optimizer", "AdamW_BF16", "adamw_bf16"),
+        ("optimizer", "adamw-bf16", "adamw_bf16"),
+        ("optimizer", "AdamW8bit", "bnb-adamw8bit"),
+        ("optimizer", "adamw", "adamw"),
+        ("lr_scheduler", "Cosine", "cosine"),
+        ("mixed_precision", " BF16 ", "bf16"),
+        ("base_model_precision", "INT8_Quanto", "int8-quanto"),
+        ("model_family", "Flux", "flux"),
+        ("validation_noise_scheduler", "Euler", "euler"),
+        ("report_to", "TensorBoard, WANDB", ["tensorboard", "wandb"]),
+    ],
+)
+def test_capitals_and_hyphens_do_not_matter_in_what_is_chosen(
+    desk: Desk, key: str, written: str, meant: object
+) -> None:
+    assert desk.read({key: written}).config.flat()[key] == meant
+
+
+def test_what_follows_from_a_choice_does_however_it_is_spelled(desk: Desk) -> None:
+    plain, other = (
+        desk.read({"model_flavour": "schnell"}),
+        desk.read({"model_flavour": "{env:F}"}, environment={"F": "Schnell"}),
+    )
+    assert plain.config == other.config != desk.read({}).config
+    trained = desk.read({"model_type": "Full", "controlnet": True}).config
+    assert trained.adapter.flux_lora_target == desk.read({}).config.adapter.flux_lora_target
+
+
+def test_the_file_of_lycoris_is_found_however_lycoris_is_spelled(desk: Desk) -> None:
+    beside = desk.file("inner/lycoris.json", {"algo": "lokr"})
+    options = {"data_backend_config": "data.json", "lora_type": "LyCORIS", "lycoris_config": "lycoris.json"}
+    found = desk.read({"config": options}, name="inner/config.json")
+    assert found.config.adapter.lycoris_config == str(beside)
+
+
 @pytest.mark.parametrize("value", [None, "", " "])
 @pytest.mark.parametrize("key", ["lora_rank", "lora_alpha", "lora_type", "pretrained_model_name_or_path", "cache_dir"])
 def test_null_and_empty_text_leave_an_option_at_its_default(desk: Desk, key: str, value: object) -> None:
@@ -102,6 +140,11 @@ def test_empty_text_is_a_value_where_text_is_expected(desk: Desk) -> None:
     read = desk.read({"validation_negative_prompt": "", "resume_from_checkpoint": ""})
     assert read.config.validation.validation_negative_prompt == ""
     assert read.config.run.resume_from_checkpoint == ""
+
+
+@pytest.mark.parametrize("key", ["tracker_project_name", "tracker_run_name"])
+def test_names_of_runs_are_not_empty(desk: Desk, key: str) -> None:
+    assert desk.complaints({key: " "}) == [f"{key}: must not be empty, got ''"]
 
 
 def test_fractions_are_accepted_where_they_mean_something(desk: Desk) -> None:
@@ -328,6 +371,11 @@ def test_a_file_or_a_folder_can_be_named(house: Path) -> None:
     assert found(house, CONFIG_PATH="other/config.toml") == "other/config.toml"
 
 
+def test_what_the_command_line_names_wins_over_a_path_in_the_environment(house: Path) -> None:
+    assert found(house, Selection(env="mine"), CONFIG_PATH="other/config.toml") == "config/mine/config.json"
+    assert found(house, Selection(config="config/mine"), CONFIG_PATH="other/config.toml") == "config/mine/config.json"
+
+
 def test_an_example_is_found_from_anywhere(tmp_path: Path) -> None:
     path = selection.find(Selection(example="demo"), {}, tmp_path)
     assert path == selection.find(Selection(), {"ENV": "examples/demo"}, tmp_path)
@@ -457,8 +505,8 @@ def test_a_key_that_is_given_twice_is_told(desk: Desk) -> None:
             "bnb-lion8bit-paged and 38 more",
         ),
         (
-            {"model_family": "Flux"},
-            "model_family: no model family is called 'Flux'; did you mean 'flux'? the choices are flux, chroma",
+            {"model_family": "Fluxx"},
+            "model_family: no model family is called 'Fluxx'; did you mean 'flux'? the choices are flux, chroma",
         ),
         (
             {"report_to": "tensorbord"},
@@ -546,7 +594,7 @@ def test_every_problem_is_told_at_once(desk: Desk) -> None:
         "learnin_rate": 1,
         "lora_rank": 0,
         "lora_dropout": "x",
-        "post_upload_script": "sync",
+        "custom_tracker": "mine",
         "hub_model_id": "https://hub/you/me",
         "push_to_hub": True,
         "optimizer_beta1": 0.9,
@@ -563,7 +611,7 @@ def test_every_problem_is_told_at_once(desk: Desk) -> None:
         "optimizer_beta1, optimizer_beta2: go together; give both or neither",
         "data set 'a' › repeats: must be at least 0, got -1",
         "data set 'a' › instance_data_dir: is required",
-        "post_upload_script: 'sync' is not served yet; use post_checkpoint_script",
+        "custom_tracker: 'mine' is not served yet; use tensorboard or wandb",
         "hub_model_id: 'https://hub/you/me' is an address; give the id alone, such as you/my-lora",
         "data set 'b' › resolution: 0.5 would be an edge in pixels; for megapixels set resolution_type to area",
     ]

@@ -96,6 +96,11 @@ def test_the_command_line_shows_an_option_with_default_choices_and_what_is_not_s
     assert re.search(r"bnb-adamw8bit .*Also called AdamW8bit,", later)
 
 
+def test_the_meanings_of_choices_stand_in_one_column() -> None:
+    lines = option_text("flux_lora_target", FIELDS["flux_lora_target"]).splitlines()[2:]
+    assert {len(re.findall(r"^ +\S+ +", line)[0]) for line in lines} == {4 + len("all+ffs+embedder+controlnet") + 1}
+
+
 def test_editors_know_every_option_with_and_without_dashes_and_the_older_names() -> None:
     known = json_schema()["properties"]
     assert {*OWNER, *(f"--{name}" for name in OWNER)} <= known.keys()

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -148,3 +149,21 @@ def test_a_benchmark_runs():
     command = [sys.executable, "benchmarks/scan.py", "--images", "5", "--repeats", "1"]
     shown = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True).stdout
     assert "| open_all, second run " in shown and "times as fast as the first" in shown
+
+
+def project():
+    return tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+
+
+def test_contributors_are_told_the_layers_that_are_checked():
+    layers = project()["tool"]["importlinter"]["contracts"][0]["layers"]
+    checked = [name.strip().removeprefix("simpletuner.") for layer in layers for name in layer.split("|")]
+    told = re.findall(r"^\d+\. (.+)$", (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert re.findall(r"`(\w+)`", "\n".join(told)) == checked
+
+
+def test_every_extra_is_in_the_table_of_the_installation():
+    table = (ROOT / "INSTALL.md").read_text(encoding="utf-8").partition("| extra |")[2].partition("\n\n")[0]
+    assert (
+        set(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == project()["project"]["optional-dependencies"].keys()
+    )

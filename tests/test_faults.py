@@ -12,7 +12,7 @@ import house
 import pytest
 from safetensors import safe_open
 
-from simpletuner.errors import ConfigError, DataError
+from simpletuner.errors import CheckpointError, ConfigError, DataError
 from simpletuner.progress import DatasetReady, StepDone
 
 
@@ -136,6 +136,15 @@ def test_a_full_disk_while_saving_is_named(tmp_path, model, pictures):
     ):
         house.run(path, model, f"output_dir={disk}/output", "lora_rank=32")
     assert type(told.value).__module__ == "simpletuner.errors"
+
+
+def test_a_disk_that_becomes_nearly_full_ends_the_run_with_a_checkpoint(tmp_path, model, pictures):
+    path = house.write_run(tmp_path / "run", [house.data_set("subject", pictures)], checkpoint_step_interval=2)
+    with small_disk(tmp_path / "disk", "size=4m") as disk:
+        with pytest.raises(CheckpointError, match="less than disk_low_threshold.*checkpoint-2 is saved: free some"):
+            house.run(path, model, f"output_dir={disk}/output", "disk_low_threshold=3.8M")
+        _, recorded = house.run(path, model, f"output_dir={disk}/output", "disk_low_threshold=1K")
+    assert "resumed from checkpoint-2" in recorded.texts()
 
 
 def test_an_output_folder_that_cannot_be_made_is_named(tmp_path, model, pictures):

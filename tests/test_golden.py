@@ -125,7 +125,7 @@ def test_a_lora_is_trained_as_a_plain_loop_trains_it(tmp_path, model, data):
     losses, norms = trained(network, list(weights.values()), batches(house.resolved(path, model)))
     outcome, recorded = house.run(path, model)
     compare(recorded, losses, norms)
-    newest = outcome.checkpoints[-1] / "pytorch_lora_weights.safetensors"
+    newest = outcome.checkpoints[-1] / "adapter_state.safetensors"
     same(load_file(newest), {f"transformer.{name.replace('.default', '')}": one for name, one in weights.items()})
 
 

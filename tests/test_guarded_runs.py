@@ -5,9 +5,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from simpletuner import watching
 from simpletuner.caching import entries
 from simpletuner.errors import TrainingError
 from simpletuner.progress import StepDone
+from simpletuner.training.gauges import Gauges
+from simpletuner.training.runtime import Runtime
 
 WILD = {"learning_rate": 1e30, "max_grad_norm": 0, "max_train_steps": 12}
 
@@ -36,6 +39,23 @@ def test_every_step_says_how_much_memory_it_takes_and_how_well_the_device_is_use
     steps = [event for event in recorded.events if isinstance(event, StepDone)]
     assert all(one.metrics["memory_gib"] > 0.1 for one in steps)
     assert all(0 < one.metrics["share_of_peak"] < 1 for one in steps)
+
+
+ROUTE = {"routes": [{"selection_ratio": 0.5, "start_layer_idx": 1, "end_layer_idx": 4}]}
+
+
+FULL = {"model_type": "full", "lora_rank": None, "flux_lora_target": None}
+
+
+@pytest.mark.parametrize(("options", "passes"), [({}, 2), ({"tread_config": ROUTE}, 2 * (1 - 0.5 * 4 / 7)), (FULL, 3)])
+def test_the_work_of_a_step_is_counted_in_forward_passes(write, model, options, passes):
+    config = house.resolved(write(**options), model)
+    assert watching.gauges(config, Runtime.start("no", 7), blocks=7).passes == pytest.approx(passes)
+
+
+def test_the_share_of_the_peak_is_the_work_of_all_batches_over_the_time_of_the_step():
+    gauges = Gauges(torch.device("cpu"), rate=4e9, passes=2.0)
+    assert gauges.read([1e9, 3e9], seconds=5.0)["share_of_peak"] == 0.4
 
 
 def poisoned(folder):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from simpletuner.config import OWNER, Reading, read
 from simpletuner.errors import ConfigError
-from simpletuner.legacy import ENVIRONMENT_NAMES, INVERTED, OBSOLETE, OF_DATA_SETS, RENAMED, modernise
+from simpletuner.legacy import COUNTERPARTS, ENVIRONMENT_NAMES, INVERTED, OBSOLETE, OF_DATA_SETS, RENAMED, modernise
 
 NAMES = (Path(__file__).parent / "appendix" / "option_names.txt").read_text().split()
 
@@ -119,3 +120,30 @@ def test_every_older_key_leads_to_an_option() -> None:
     tables = (RENAMED, INVERTED, ENVIRONMENT_NAMES)
     assert {option for table in tables for option in table.values()} <= set(OWNER)
     assert not (set(RENAMED) | set(INVERTED) | OBSOLETE | OF_DATA_SETS) & set(OWNER)
+
+
+def test_the_switch_for_adam_in_8_bits_chooses_that_optimizer(tmp_path: Path) -> None:
+    read = reading(tmp_path, use_8bit_adam=True)
+    assert read.config.optimization.optimizer == "bnb-adamw8bit"
+    assert "use_8bit_adam is optimizer bnb-adamw8bit now" in read.notices
+    assert reading(tmp_path, use_8bit_adam="false").config.optimization.optimizer == "adamw_bf16"
+    assert reading(tmp_path, use_8bit_adam=True, optimizer="adamw").config.optimization.optimizer == "adamw"
+
+
+def test_an_option_of_sd_scripts_is_refused_with_its_name_here(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as caught:
+        reading(tmp_path, network_dim=16, unet_lr=1e-4)
+    told = str(caught.value)
+    assert "network_dim: there is no option of this name; what sd-scripts calls so is lora_rank" in told
+    assert "unet_lr: there is no option of this name; what sd-scripts calls so is learning_rate" in told
+
+
+def test_every_counterpart_of_an_option_of_sd_scripts_is_an_option() -> None:
+    assert {re.split(r"[ ,;]", named)[0] for named in COUNTERPARTS.values()} <= OWNER.keys()
+    assert not COUNTERPARTS.keys() & (OWNER.keys() | RENAMED.keys())
+
+
+def test_a_base_in_bf16_is_called_otherwise(tmp_path: Path) -> None:
+    """SimpleTuner's quickstart for FLUX names it so."""
+    problems = [problem.what for problem in reading(tmp_path, base_model_precision="bf16").problems]
+    assert any("use no_change" in what for what in problems)

@@ -12,8 +12,8 @@ MASKS = {"id": "masks", "instance_data_dir": "masks", "conditioning_type": "mask
 HOOK = {"webhook_type": "raw", "callback_url": "http://localhost/hook"}
 
 
-def notices(folder: Path, *partners: dict[str, Any], **options: Any) -> list[str]:
-    subject = {"id": "subject", "instance_data_dir": "pictures"}
+def notices(folder: Path, *partners: dict[str, Any], alpha_mask: bool = False, **options: Any) -> list[str]:
+    subject = {"id": "subject", "instance_data_dir": "pictures", "alpha_mask": alpha_mask}
     if partners:
         subject["conditioning_data"] = partners[0]["id"]
     (folder / "data.json").write_text(json.dumps([subject, *partners]))
@@ -26,6 +26,7 @@ def notices(folder: Path, *partners: dict[str, Any], **options: Any) -> list[str
     [
         ("push_checkpoints_to_hub", True, "push_to_hub is not set", {"push_to_hub": True}),
         ("hub_branch", "other", "push_to_hub is not set", {"push_to_hub": True}),
+        ("post_upload_script", "true", "push_to_hub is not set", {"push_to_hub": True}),
         ("webhook_reporting_interval", 5, "webhook_config is not set", {"webhook_config": HOOK}),
         ("flux_guidance_min", 1, "flux_guidance_mode is constant", {"flux_guidance_mode": "random-range"}),
         ("flux_guidance_max", 2, "flux_guidance_mode is constant", {"flux_guidance_mode": "random-range"}),
@@ -84,10 +85,36 @@ def test_options_that_another_one_overrules_are_told(tmp_path: Path, options: di
     assert [text.partition(" has no effect: ")[0] for text in notices(tmp_path, **options)] == told
 
 
+def test_a_measurement_that_would_come_after_the_end_is_told(tmp_path: Path) -> None:
+    held_out = {"id": "subject", "instance_data_dir": "held", "dataset_type": "eval"}
+
+    def told(**options: Any) -> list[str]:
+        (tmp_path / "data.json").write_text(json.dumps([{"id": "a", "instance_data_dir": "a"}, held_out]))
+        (tmp_path / "config.json").write_text(json.dumps({"data_backend_config": "data.json", **options}))
+        return list(read(tmp_path / "config.json", environment={}, folder=tmp_path).notices)
+
+    said = "eval_steps_interval has no effect: the run ends at step 5"
+    found = {steps: said in told(eval_steps_interval=6, max_train_steps=steps) for steps in (5, 6, None)}
+    assert found == {5: True, 6: False, None: False}
+    assert told(eval_epoch_interval=2, num_train_epochs=1.5) == [
+        "eval_epoch_interval has no effect: the run ends after epoch 1.5"
+    ]
+    assert told(eval_epoch_interval=1.5, num_train_epochs=1.5) == []
+
+
+@pytest.mark.parametrize("content", ["{}", "[]"])
+def test_a_file_of_prompts_without_any_is_told(tmp_path: Path, content: str) -> None:
+    (tmp_path / "prompts.json").write_text(content)
+    assert notices(tmp_path, user_prompt_library="prompts.json") == [
+        "user_prompt_library has no effect: there is no prompt in it"
+    ]
+
+
 def test_a_masked_loss_needs_masks(tmp_path: Path) -> None:
     told = "masked_loss_by_area has no effect: there is no conditioning data set of masks or segmentations"
     assert notices(tmp_path, masked_loss_by_area=True) == [told]
     assert notices(tmp_path, MASKS, masked_loss_by_area=True) == []
+    assert notices(tmp_path, masked_loss_by_area=True, alpha_mask=True) == []
     (said,) = notices(tmp_path, MASKS, masked_loss_probability=0.5)
     assert said == "masked_loss_probability has no effect: there is no conditioning data set of segmentations"
     assert notices(tmp_path, {**MASKS, "conditioning_type": "segmentation"}, masked_loss_probability=0.5) == []

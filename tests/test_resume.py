@@ -107,8 +107,17 @@ def test_changed_options_are_told_when_a_run_goes_on(tmp_path, model, data):
 def test_a_checkpoint_that_does_not_exist_is_refused_with_those_that_do(tmp_path, model, data):
     path = house.write_run(tmp_path / "run", data, max_train_steps=2)
     house.run(path, model)
-    with pytest.raises(CheckpointError, match="no checkpoint 'checkpoint-9'.*There are: checkpoint-2"):
+    with pytest.raises(CheckpointError, match="no checkpoint 'checkpoint-9'.* there are: checkpoint-2"):
         house.run(path, model, "resume_from_checkpoint=checkpoint-9")
+
+
+@pytest.mark.parametrize("length", [{"max_train_steps": 1}, {"max_train_steps": 0, "num_train_epochs": 0.2}])
+def test_a_run_that_is_over_is_told_to_be(tmp_path, model, data, length):
+    path = house.write_run(tmp_path / "run", data, **length)
+    outcome, _ = house.run(path, model)
+    _, again = house.run(path, model)
+    step = outcome.steps
+    assert again.texts()[-1] == f"nothing is left to train: this is step {step}, and the run ends at {step}"
 
 
 @pytest.mark.slow

@@ -46,13 +46,6 @@ def test_what_is_changed_is_told_when_it_changes_what_is_learned(saved, model, w
     assert said == [f"the checkpoint was made with other options: {one}" for one in told]
 
 
-def test_a_run_that_was_longer_is_told_to_be_over(saved, model):
-    path, folder = saved
-    assert list(resuming.notices(house.resolved(path, model, "max_train_steps=3"), folder)) == [
-        "nothing is left to train: checkpoint-3 is of step 3, and max_train_steps is 3"
-    ]
-
-
 @pytest.mark.parametrize(
     ("words", "told"),
     [

@@ -1,19 +1,26 @@
 """A run that is asked to stop ends with a checkpoint, and goes on from it as if nothing had happened."""
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import dataclass, field, replace
 
 import house
 import pytest
+import steps
 from safetensors.torch import load_file
 from torch import equal
 
 from simpletuner.errors import CheckpointError, ConfigError, Stopped
-from simpletuner.progress import CheckpointSaved, Paused, Recorded, StepDone
+from simpletuner.progress import Advanced, CheckpointSaved, ImagesSaved, Paused, Recorded, StageStarted, StepDone
 from simpletuner.run import train
+from simpletuner.training.group import Alone
+from simpletuner.training.occasions import Timer
+from simpletuner.training.saving import Kind, Rhythm
+from simpletuner.training.signals import Wishes
 
 OPTIONS = {"caption_dropout_probability": 0.3, "lora_dropout": 0.1, "checkpoint_step_interval": 0}
 
@@ -60,11 +67,88 @@ def test_a_run_that_was_stopped_goes_on_as_if_it_had_not(tmp_path, model, data, 
     assert all(equal(expected[name], found[name]) for name in expected)
 
 
+class SendsInValidation(Recorded):
+    """Remembers, and sends this process a signal when the first of several pictures is drawn."""
+
+    def report(self, event):
+        is_drawn = isinstance(event, Advanced) and StageStarted("validation images", 3) in self.events
+        super().report(event)
+        if is_drawn and not any(isinstance(one, Paused) for one in self.events):
+            os.kill(os.getpid(), signal.SIGTERM)
+            time.sleep(0.01)
+
+
+def test_a_run_that_is_stopped_while_it_draws_leaves_the_other_pictures_for_later(tmp_path, model, data):
+    library = {name: f"a {name} circle" for name in ("red", "blue", "green")}
+    drawing = {"validation_disable": False, "validation_resolution": "64x64", "validation_num_inference_steps": 1}
+    options = {**OPTIONS, **drawing, "validation_step_interval": 2, "user_prompt_library": "prompts.json"}
+    options |= {"validation_disable_unconditional": True, "disable_benchmark": True, "max_train_steps": 3}
+    path = house.write_run(tmp_path, data, **options)
+    (tmp_path / "prompts.json").write_text(json.dumps(library))
+    first = SendsInValidation()
+    with pytest.raises(Stopped, match="stopped after step 2 by SIGTERM; everything is in .*checkpoint-2"):
+        train(house.resolved(path, model), first)
+    begun = first.events.index(StageStarted("validation images", 3))
+    assert sum(isinstance(event, Advanced) for event in first.events[begun:]) == 1
+    assert "the pictures after step 2 are not drawn to the end: the run is asked to stop" in first.texts()[-1]
+    _, second = house.run(path, model)
+    assert [event.step for event in second.events if isinstance(event, ImagesSaved)] == [2, 3]
+    assert [step for step, *_ in losses(second)] == [3]
+
+
 def test_save_now_saves_and_goes_on(tmp_path, model, data):
     recorded = Sends(signal.SIGUSR1, 4)
     train(house.resolved(house.write_run(tmp_path, data, **OPTIONS), model), recorded)
     assert saved(recorded) == ["checkpoint-4", "checkpoint-6"]
     assert len(losses(recorded)) == 6
+
+
+@dataclass(frozen=True)
+class Waits(Alone):
+    """A process that is asked to save while it waits for what the others say."""
+
+    wishes: Wishes = field(default_factory=Wishes)
+
+    def every(self, work):
+        said = super().every(work)
+        self.wishes.ask_to_save(signal.SIGUSR1, None)
+        return said
+
+
+def test_what_is_asked_while_others_are_waited_for_is_done_after_the_next_step(tmp_path, model, pictures):
+    saving = steps.trainer(tmp_path, model, pictures, checkpoint_step_interval=0).saving
+    waiting = replace(saving.runtime, group=Waits(wishes=saving.wishes))
+    replace(saving, runtime=waiting).after_step(1)
+    assert saving.checkpoints.all() == []
+    saving.after_step(2)
+    assert [path.name for path in saving.checkpoints.all()] == ["checkpoint-2"]
+
+
+@dataclass(frozen=True)
+class Two(Alone):
+    """The first of two processes; of the other one only its answer is there."""
+
+    answer: tuple[int, bool, Kind] = (0, False, Kind.NONE)
+
+    def every(self, work):
+        return [work(), self.answer]
+
+
+def test_any_process_may_be_asked_for_a_checkpoint_but_only_the_first_one_has_the_clock(tmp_path, model, pictures):
+    saving = steps.trainer(tmp_path, model, pictures, checkpoint_step_interval=0).saving
+    answers = [(0, False, Kind.LASTING), (0, True, Kind.NONE), (0, False, Kind.ROLLING)]
+    for step, answer in enumerate(answers, 1):
+        replace(saving, runtime=replace(saving.runtime, group=Two(answer=answer))).after_step(step)
+    assert [path.name for path in saving.checkpoints.all()] == ["checkpoint-2"]
+
+
+def test_minutes_are_counted_from_the_last_checkpoint(tmp_path, model, pictures):
+    seconds = iter([0, 59, 61, 61, 119, 122, 122])  # at the start, after each step, and after each checkpoint
+    timer = Timer(1, clock=lambda: next(seconds))
+    saving = replace(steps.trainer(tmp_path, model, pictures).saving, rhythm=Rhythm(timer=timer))
+    for step in (1, 2, 3, 4):
+        saving.after_step(step)
+    assert saved(saving.reporter) == ["checkpoint-2-rolling", "checkpoint-4-rolling"]
 
 
 def test_checkpoints_come_at_the_ends_of_epochs_and_rolling_ones_between(tmp_path, model, data):
@@ -106,12 +190,11 @@ def test_a_run_goes_on_from_a_rolling_checkpoint(tmp_path, model, data):
     assert all(equal(expected[name], found[name]) for name in expected)
 
 
-def test_a_disk_that_is_nearly_full_ends_the_run_with_a_checkpoint(tmp_path, model, data):
-    path = house.write_run(tmp_path, data, checkpoint_step_interval=2, disk_low_threshold="900000T")
-    with pytest.raises(CheckpointError, match="less than disk_low_threshold.*checkpoint-2 is saved: free some space"):
+def test_a_disk_that_is_nearly_full_ends_the_run_before_anything_is_done(tmp_path, model, data):
+    path = house.write_run(tmp_path, data, disk_low_threshold="900000T")
+    with pytest.raises(CheckpointError, match=r"less than disk_low_threshold.*Nothing was begun: free some space"):
         house.run(path, model)
-    _, heard = house.run(path, model, "disk_low_threshold=1K")
-    assert [event.step for event in heard.events if isinstance(event, StepDone)] == [3, 4, 5, 6]
+    assert not (tmp_path / "cache").exists()
 
 
 def test_a_command_runs_for_every_checkpoint(tmp_path, model, data):

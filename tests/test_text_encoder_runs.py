@@ -254,9 +254,10 @@ def test_an_own_rate_beside_one_that_is_found_multiplies_what_is_found(tmp_path,
 
 def test_regularisation_compares_with_the_base_that_reads_captions_as_the_base_does(tmp_path, model, pictures) -> None:
     """Untrained adapters have nothing to unlearn; trained encoders alone are pulled back."""
-    path = house.write_run(tmp_path, [house.data_set("subject", pictures, is_regularisation_data=True)], **BOTH)
+    learned = house.data_set("subject", pictures)
+    path = house.write_run(tmp_path, [house.data_set("known", pictures, is_regularisation_data=True), learned], **BOTH)
     made = _trainer(path, model)
-    one = made.batches.load(0)
+    one = next(batch for number in range(9) if (batch := made.batches.load(number)).regularise)
     assert float(made.learning.loss(one)) == 0
 
     for name, parameter in parameters_of(made.trained).items():

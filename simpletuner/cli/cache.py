@@ -125,9 +125,10 @@ def gc(
     yes: bool,
     others: tuple[str, ...],
 ) -> None:
-    """Find entries and packed models that are not needed; --yes deletes them.
+    """Find what this config does not need.
 
-    Only what this program wrote is ever deleted. When several configs share a cache, name them with --also.
+    These are entries of the caches and packed models; they are counted, and deleted with --yes. Only what this program
+    wrote is ever deleted. When several configs share a cache, name them with --also.
     """
     needed: set[str] = set()
     bases: set[Path] = set()

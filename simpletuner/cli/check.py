@@ -11,6 +11,7 @@ from simpletuner import preflight
 from simpletuner.cli.choosing import PASS_ON, chosen, selecting
 from simpletuner.cli.summary import describe
 from simpletuner.config import Reading, load
+from simpletuner.data import previews
 from simpletuner.demo.start import prepare_demo
 from simpletuner.errors import ConfigError
 from simpletuner.hub import closed, findings
@@ -40,7 +41,8 @@ def command(
     if reading.config.optimization.optimizer_config:  # the only option whose meaning is in another library
         update_plans.try_out(reading.config.optimization)
     preflight.adapters(reading.config)
-    for text in [*reading.notices, *preflight.remarks(reading.config), *_weights(reading, offline)]:
+    remote = [*_weights(reading, offline), *_data(reading, offline)]
+    for text in [*reading.notices, *preflight.remarks(reading.config), *remote]:
         click.echo(f"note: {text}")
     click.echo(describe(reading, with_defaults=with_defaults))
 
@@ -58,3 +60,17 @@ def _weights(reading: Reading, offline: bool) -> list[str]:
     if problems := list(closed(found)):
         raise ConfigError(str(reading.path), problems)
     return [one.said for _, one in found]
+
+
+def _data(reading: Reading, offline: bool) -> list[str]:
+    """What there is to say about data sets on the Hub.
+
+    Raises:
+        ConfigError: They are not there, or not as the data file says.
+    """
+    if offline:
+        return [f"{entry.dataset_name} was not looked at: --offline" for entry in previews.on_hub(reading.config.data)]
+    problems, notes = previews.wrong_rows(reading.config.data, reading.config.data_defaults)
+    if problems:
+        raise ConfigError(str(reading.path), problems)
+    return notes

@@ -53,10 +53,10 @@ def report(
     no_duplicates: bool,
     show: bool,
 ) -> None:
-    """Show what training would make of the data sets: a table here, and a page with everything.
+    """Show what training would make of the images.
 
-    The page is one file that needs no network: buckets with what is cropped away, files that are left out and why,
-    images that look alike, captions that are odd or too long.
+    There is a table here, and a page with everything. The page is one file that needs no network: buckets with what is
+    cropped away, files that are left out and why, images that look alike, captions that are odd or too long.
     """
     quiet()
     selection, words = chosen(config, env, example, overrides)

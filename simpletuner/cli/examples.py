@@ -18,7 +18,7 @@ def command() -> None:
 
 @command.command("list")
 def list_examples() -> None:
-    """List the examples with the first line of their description."""
+    """List the examples, each with what it is for."""
     for name, folder in sorted(found().items()):
         readme = folder / "README.md"
         said = readme.read_text(encoding="utf-8").strip().splitlines()[0].lstrip("# ") if readme.is_file() else ""
@@ -29,7 +29,10 @@ def list_examples() -> None:
 @click.argument("name")
 @click.option("-d", "--destination", default="config", help="The folder to copy into.", show_default=True)
 def copy_example(name: str, destination: str) -> None:
-    """Copy an example's files so that they can be changed; files that exist are not overwritten."""
+    """Copy an example, so that it can be changed.
+
+    It becomes a folder in --destination, which must not have one of that name.
+    """
     examples = found()
     if name not in examples:
         hint = did_you_mean(name, examples)

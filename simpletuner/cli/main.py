@@ -14,7 +14,7 @@ from simpletuner import __version__
 from simpletuner.errors import ConfigError, SimpleTunerError, Stopped
 
 COMMANDS = {
-    "train": "Train a LoRA from a config.",
+    "train": "Train from a config.",
     "check": "Check a config and show the run it makes, without training.",
     "configure": "Answer a few questions and get a config that works.",
     "examples": "List the examples that come along, or copy one.",

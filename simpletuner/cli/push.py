@@ -13,7 +13,8 @@ from simpletuner.errors import PublishError
 from simpletuner.resolved import public
 from simpletuner.training.publishing import contents
 from simpletuner.training.publishing.card import readdressed
-from simpletuner.training.publishing.delivery import deliver
+from simpletuner.training.publishing.delivery import deliver_waiting
+from simpletuner.training.publishing.names import wrong_branch, wrong_repository
 from simpletuner.training.publishing.outbox import FOLDER, Content, Label, Outbox
 from simpletuner.training.saving import RESOLVED_CONFIG
 
@@ -37,10 +38,14 @@ def command(run: Path, repository: str | None, branch: str | None, is_private: b
         config = _config(run)
         label = _label(config, repository, branch, is_private)
         outbox.put(label, _result(run, _named(config), label.repository))
-    for parcel in outbox.waiting():
-        url = deliver(parcel, _SECONDS)
-        outbox.done(parcel)
-        click.echo(f"uploaded: {url}")
+    failures = []
+    for sent in deliver_waiting(outbox, lambda: _SECONDS):
+        if isinstance(sent, PublishError):
+            failures.append(sent)
+        else:
+            click.echo(f"uploaded: {sent[1]}")
+    if failures:
+        raise PublishError("\n".join(map(str, failures)))
 
 
 def _config(run: Path) -> Mapping[str, Any]:
@@ -58,8 +63,13 @@ def _label(config: Mapping[str, Any], repository: str | None, branch: str | None
     name = repository or _named(config)
     if not name:
         raise click.UsageError("the config names no repository; give one with --to you/my-lora")
+    branch = branch or config.get("hub_branch")
+    if what := wrong_repository(name):
+        raise click.UsageError(f"'{name}' {what}")
+    if branch and (what := wrong_branch(branch)):
+        raise click.UsageError(f"'{branch}' {what}")
     private = config.get("model_card_private", True) if is_private is None else is_private
-    return Label(name, bool(private), branch or config.get("hub_branch"), "Upload the result")
+    return Label(name, bool(private), branch, "Upload the result")
 
 
 def _named(config: Mapping[str, Any]) -> str:

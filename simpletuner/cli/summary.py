@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,11 +23,11 @@ def describe(reading: Reading, *, with_defaults: bool = False) -> str:
     lines = [f"{reading.path} is valid."]
     for name in SECTIONS:
         section = reading.config.__dict__[name]
+        values = section.model_dump(mode="json")
         names = [key for key in type(section).model_fields if with_defaults or key in section.model_fields_set]
-        changed = {key: section.__dict__[key] for key in names}
-        if changed:
+        if names:
             lines += ["", (type(section).__doc__ or name).strip().partition("\n")[0]]
-            lines += [f"  {key:{_WIDTH}} {_shown(value)}" for key, value in changed.items()]
+            lines += [f"  {key:{_WIDTH}} {_shown(values[key]) if key in values else _SECRET}" for key in names]
     lines += ["", "Data sets", *_datasets(reading)]
     return "\n".join(lines)
 
@@ -41,8 +42,12 @@ def _datasets(reading: Reading) -> Iterator[str]:
 
 
 def _shown(value: object) -> str:
-    text = str(value)
+    """A value as a config has it; plain text needs no quotation marks."""
+    text = value if isinstance(value, str) and value else json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+_SECRET = "not shown, because it may hold secrets"
 
 
 def closing(outcome: Outcome, *, is_demo: bool) -> str:

@@ -26,10 +26,10 @@ DEMO = "demo"
 @click.command("train", context_settings=PASS_ON)
 @selecting
 def command(config: str | None, env: str | None, example: str | None, overrides: tuple[str, ...]) -> None:
-    """Train a LoRA from a config.
+    """Train from a config.
 
     Any option of the config can be given here too, as `learning_rate=1e-4` or `--learning_rate 1e-4`; it wins over the
-    file. Without a choice, config/config.json is used.
+    file. Without a choice, config/config.json is used. `simpletuner options` lists all options.
     """
     quiet()
     selection, words = chosen(config, env, example, overrides)

@@ -121,13 +121,13 @@ class Checkpoints:
         name = (wanted or "none").strip()
         if name.lower() == "none":
             return None
-        if name == "latest":
+        if name.lower() == "latest":
             return self.newest(notice)
         places = (self.folder / name, self.folder / f"checkpoint-{name}", Path(name))
         path = next((one for one in places if one.is_dir()), None)
         if path is None:
             raise CheckpointError(
-                f"resume_from_checkpoint: there is no checkpoint '{name}' in '{self.folder}'. There are: "
+                f"resume_from_checkpoint: there is no checkpoint '{name}'. In '{self.folder}' there are: "
                 f"{', '.join(one.name for one in self.all()) or 'none'}."
             )
         if reason := damaged(path):
@@ -183,8 +183,12 @@ def damaged(path: Path) -> str | None:
         for name, facts in files.items():
             if (found := _facts(path / name)) != facts:
                 return f"{name} is not as it was written ({found['bytes']} of {facts['bytes']} bytes)"
-    except (OSError, KeyError, ValueError) as error:
-        return f"it is incomplete ({error})"
+    except FileNotFoundError as error:
+        return f"{Path(error.filename).relative_to(path)} is missing"
+    except OSError as error:
+        return f"it cannot be read ({error})"
+    except (KeyError, TypeError, ValueError):
+        return f"{MANIFEST} is damaged"
     return None
 
 

@@ -1,4 +1,4 @@
-"""Room on the disk: looked at before a checkpoint is written, so that a full disk is met between two files."""
+"""Room on the disk: looked at before a run and before each checkpoint, so that a full disk is met between two files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from simpletuner.training.scripts import filled
 LOW_ACTIONS = words(
     "action on a full disk",
     {
-        "stop": "Saves a checkpoint if there is room for one, and ends the run.",
+        "stop": "Ends the run, with a checkpoint if there is room for one.",
         "wait": "Waits until there is room again.",
         "script": "Runs disk_low_script, and ends the run like stop if there is no room then.",
     },
@@ -65,6 +65,15 @@ class Disk:
     pause: float = 10.0
     """The seconds between two looks while the run waits."""
 
+    def begin(self) -> None:
+        """See that as much is free as the options ask for before anything is done.
+
+        Raises:
+            CheckpointError: The disk is nearly full.
+        """
+        self._free_some(0, lambda: False)
+        self.refuse_low("Nothing was begun")
+
     def make_room(self, needed: int, *, is_over: Callable[[], bool] = lambda: False) -> None:
         """See that so many bytes are free, by waiting or by a script where the options say so.
 
@@ -75,11 +84,7 @@ class Disk:
         Raises:
             CheckpointError: There is too little room.
         """
-        if self._is_short(needed):
-            if self.action == "wait":
-                self._wait(needed, is_over)
-            elif self.action == "script":
-                self._run_script()
+        self._free_some(needed, is_over)
         if (free := self.free(self.folder)) < needed:
             raise CheckpointError(
                 f"there is no room for a checkpoint: it needs about {shown(needed)}, and '{self.folder}' has "
@@ -87,17 +92,29 @@ class Disk:
                 f"earlier checkpoints are unharmed."
             )
 
-    def refuse_low(self, saved: str) -> None:
+    def refuse_low(self, state: str) -> None:
         """End the run when less is free than there should be.
+
+        Args:
+            state: How things stand, as the beginning of a sentence.
 
         Raises:
             CheckpointError: The disk is nearly full.
         """
         if self.low and self.action != "wait" and (free := self.free(self.folder)) < self.low:
             raise CheckpointError(
-                f"'{self.folder}' has {shown(free)} free, less than disk_low_threshold ({shown(self.low)}). {saved} is "
-                f"saved: free some space and start the same command again, or lower disk_low_threshold."
+                f"'{self.folder}' has {shown(free)} free, less than disk_low_threshold ({shown(self.low)}). {state}: "
+                f"free some space and start the same command again, or lower disk_low_threshold."
             )
+
+    def _free_some(self, needed: int, is_over: Callable[[], bool]) -> None:
+        """Do what the options say where there is too little room."""
+        if not self._is_short(needed):
+            return
+        if self.action == "wait":
+            self._wait(needed, is_over)
+        elif self.action == "script":
+            self._run_script()
 
     def _is_short(self, needed: int) -> bool:
         return self.free(self.folder) < max(needed, self.low)

@@ -33,11 +33,13 @@ def parted(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Gradients of one kind and place, in pieces that are worth sending and do not need much memory."""
     for _, alike in groupby(sorted(gradients, key=_kind), key=_kind):
         part: list[Tensor] = []
+        size = 0
         for one in alike:
-            if part and sum(other.numel() for other in part) + one.numel() > _PIECE:
+            if part and size + one.numel() > _PIECE:
                 yield part
-                part = []
+                part, size = [], 0
             part.append(one)
+            size += one.numel()
         yield part
 
 

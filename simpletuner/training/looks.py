@@ -56,12 +56,9 @@ def outfits(options: Validation) -> tuple[Outfit, ...]:
     path = options.validation_adapter_path
     if path is None or options.validation_adapter_mode == "none":
         return (Outfit(),)
-    other = _run({"path": path, "name": options.validation_adapter_name, "strength": _strength(options)})
+    name, strength = options.validation_adapter_name, options.validation_adapter_strength
+    other = _run({"path": path, "name": name, "strength": strength})
     return (other,) if options.validation_adapter_mode == "adapter_only" else (Outfit(), other)
-
-
-def _strength(options: Validation) -> float:
-    return options.validation_adapter_strength
 
 
 def _named(runs: Sequence[Any]) -> list[Outfit]:

@@ -11,8 +11,9 @@ from simpletuner.training.scripts import wrong_with
 
 def conflicts(run: Run, checkpoints: Checkpoints, ema: Ema) -> Iterator[Problem]:
     """What cannot be done as the options stand together."""
-    if command := checkpoints.post_checkpoint_script:
-        yield from (Problem("post_checkpoint_script", said) for said in wrong_with(command))
+    for option in ("post_checkpoint_script", "post_upload_script"):
+        if command := checkpoints.__dict__[option]:
+            yield from (Problem(option, said) for said in wrong_with(command))
     if command := run.disk_low_script:  # which is run for the disk, and not for a checkpoint
         yield from (Problem("disk_low_script", said) for said in wrong_with(command, ()))
     if ema.use_ema and ema.ema_cpu_only and ema.ema_device != "cpu":

@@ -83,8 +83,8 @@ class Saving:
             CheckpointError: It cannot be written, or the disk is nearly full.
             Stopped: Somebody asked the run to stop; the checkpoint is written.
         """
-        asked = self.runtime.group.every(lambda: (self.wishes.stop, self.wishes.save, self.rhythm.kind(step)))
-        self.wishes.save = False
+        save, self.wishes.save = self.wishes.save, False  # what is asked for from here on is for the next step
+        asked = self.runtime.group.every(lambda: (self.wishes.stop, save, self.rhythm.kind(step)))
         stop = max(number for number, _, _ in asked)
         kind = asked[0][2]  # minutes are counted by the first process
         if stop or any(save for _, save, _ in asked):
@@ -92,6 +92,17 @@ class Saving:
         if kind is not Kind.NONE:
             self.runtime.group.first(lambda: self._keep(step, kind))
         self._stop(stop, step)
+
+    def stop_if_asked(self, step: int) -> None:
+        """End the run where somebody asked for that since the step; every process calls this.
+
+        Raises:
+            CheckpointError: The checkpoint cannot be written.
+            Stopped: Somebody did; the checkpoint is written.
+        """
+        if number := max(self.runtime.group.every(lambda: self.wishes.stop)):
+            self.runtime.group.first(lambda: self.checkpoints.has(step) or self.save(step))
+            self._stop(number, step)
 
     def at_end(self, step: int) -> None:
         """Write the last checkpoint of a run, unless it is there, and wait for whoever reads the ones before.
@@ -139,7 +150,7 @@ class Saving:
     def _keep(self, step: int, kind: Kind) -> None:
         path = self.save(step, rolling=kind is Kind.ROLLING)
         if not self.wishes.stop:
-            self.disk.refuse_low(path.name)
+            self.disk.refuse_low(f"{path.name} is saved")
 
     def _finish(self, step: int) -> None:
         if not self.checkpoints.has(step):

@@ -31,7 +31,7 @@ def _head(width: int, height: int) -> str:
 def _foot(height: int) -> str:
     told = (
         f"A run of {_TOTAL} steps with lr_warmup_steps {_WARMUP}, lr_num_cycles 3, lr_power 2 and lr_decay_steps 20%;",
-        "lr_step_rules is 1:400,0.5:700,0.1, and the dotted line is lr_end.",
+        "lr_step_rules is 1:400,0.5:700,0.1. Upright from 0 to learning_rate; the dotted line is lr_end.",
     )
     lines = (
         f'<text x="{_GAP}" y="{height - 22 + 14 * row}" font-size="10" fill="#555">{line}</text>'

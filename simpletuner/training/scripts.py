@@ -15,6 +15,8 @@ from pathlib import Path
 
 from simpletuner.progress import Notice, Reporter
 
+_REMOTE = "remote_checkpoint_path"
+
 FACTS = (
     "local_checkpoint_path",
     "global_step",
@@ -24,14 +26,14 @@ FACTS = (
     "model_type",
     "lora_type",
     "huggingface_path",
-    "remote_checkpoint_path",
+    _REMOTE,
 )
 """What may stand in braces in a command."""
 
 
 @dataclass(frozen=True)
 class Script:
-    """A command that runs after every checkpoint; training does not wait for it, and does not end when it fails."""
+    """A command that runs after every checkpoint or upload; training does not wait for it, nor end when it fails."""
 
     option: str
     """The option that names it."""
@@ -40,33 +42,34 @@ class Script:
     log: Path
     """The file that everything it says is added to."""
     reporter: Reporter
-    running: dict[Path, subprocess.Popen[bytes]] = field(default_factory=dict)
+    running: list[tuple[Path, subprocess.Popen[bytes]]] = field(default_factory=list)
 
-    def start(self, path: Path, step: int) -> None:
-        """Run it for a checkpoint."""
+    def start(self, path: Path, step: int, *, remote: str = "") -> None:
+        """Run it for a checkpoint, or a result; `remote` is where that was uploaded to."""
         self._tell_ended()
-        facts = {**self.facts, "local_checkpoint_path": str(path.absolute()), "global_step": str(step)}
+        known = {"local_checkpoint_path": str(path.absolute()), "global_step": str(step), _REMOTE: remote}
         try:
             with self.log.open("ab") as log:
                 # In a session of its own: Ctrl-C is for the run, which waits for what it has started.
-                self.running[path] = subprocess.Popen(
-                    filled(self.command, facts),
+                started = subprocess.Popen(
+                    filled(self.command, {**self.facts, **known}),
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
                     start_new_session=True,
                 )
+            self.running.append((path, started))
         except OSError as error:
             self.reporter.report(Notice(f"{self.option} cannot be run for {path.name}: {error}"))
 
     def is_using(self, path: Path) -> bool:
         """Whether it still works on a checkpoint."""
-        return path in self.running and self.running[path].poll() is None
+        return any(used == path and started.poll() is None for used, started in self.running)
 
     def wait(self, seconds: float = 60.0) -> None:
         """Until everything that was started has ended; what takes longer goes on by itself."""
         last = time.monotonic() + seconds
-        for path, started in self.running.items():
+        for path, started in self.running:
             with suppress(subprocess.TimeoutExpired):
                 started.wait(max(last - time.monotonic(), 0))
                 continue
@@ -74,10 +77,10 @@ class Script:
         self._tell_ended()
 
     def _tell_ended(self) -> None:
-        for path, started in list(self.running.items()):
+        for path, started in list(self.running):
             code = started.poll()
             if code is not None:
-                del self.running[path]
+                self.running.remove((path, started))
             if code:
                 told = f"{self.option} ended with exit code {code} for {path.name}; see {self.log}"
                 self.reporter.report(Notice(told))

@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from simpletuner.models.family import Denoiser, LatentCodec
 
 
+class BrokenOff(Exception):
+    """Pictures are not drawn to the end, because somebody asked the run to stop."""
+
+
 def _no_references(height: int, width: int) -> Mapping[str, Tensor]:
     return {}
 
@@ -64,6 +68,7 @@ class Studio:
         *,
         watch: Callable[[Shot, int], AbstractContextManager[Watch]] | None = None,
         at: Callable[[float], AbstractContextManager[object]] = nullcontext,
+        is_over: Callable[[], bool] = lambda: False,
     ) -> list[Image.Image | None]:
         """Draw every shot; what memory does not suffice for is told, and left out.
 
@@ -73,12 +78,18 @@ class Studio:
             stage: What is told that is done.
             watch: Sees how a shot is drawn.
             at: Gives what was trained the strength of a shot for a moment.
+            is_over: Whether somebody asked the run to stop; looked at before each shot.
+
+        Raises:
+            BrokenOff: Somebody did.
         """
         self.reporter.report(StageStarted(stage, len(shots)))
         with drawing(denoiser):
             starts = self.starts(shots)
             latents = []
             for shot in shots:
+                if is_over():
+                    raise BrokenOff
                 with at(shot.adapter_strength):
                     latents.append(self._sampled(denoiser, shot, starts.get(shot.start), watch))
                 self.reporter.report(Advanced(1))

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from simpletuner.data.pace import Pace
 from simpletuner.errors import Elsewhere, TrainingError
 from simpletuner.models.trained import Trained, parameters_of
-from simpletuner.progress import Reporter, StepDone, TrainingStarted
+from simpletuner.progress import Notice, Reporter, StepDone, TrainingStarted
 from simpletuner.training import signals
 from simpletuner.training.batches import Batch, Batches
 from simpletuner.training.evaluation import Evaluation
@@ -79,6 +79,7 @@ class Trainer:
         self.runtime.group.first(lambda: self.validation.draw_base(self.denoiser, self.trained))
         if resume_from is not None:
             self.state.step = self.saving.restore(resume_from)
+            self._tell_if_over()
         parameters = list(parameters_of(self.trained).values())
         self.runtime.group.copy_weights(parameters)
         count = sum(parameter.numel() for parameter in parameters)
@@ -98,6 +99,11 @@ class Trainer:
         if self.state.step > begun:
             self._validate_at_end()
         return result
+
+    def _tell_if_over(self) -> None:
+        step, last = self.state.step, self.schedule.total_steps
+        if step >= last:
+            self.reporter.report(Notice(f"nothing is left to train: this is step {step}, and the run ends at {last}"))
 
     def _owes_pictures(self) -> bool:
         """Whether an earlier part of the run was stopped between its last checkpoint and the pictures of that step."""
@@ -191,15 +197,25 @@ class Trainer:
             evaluation, step = self.evaluation, self.state.step
             with self.updates.evaluating():
                 self.runtime.group.first(lambda: evaluation.measure(self.denoiser, step))
-        if self.validation.is_due(self.state.step):
+        if self._validates_now():
             self._validate()
+            self.saving.stop_if_asked(self.state.step)
         if self.schedule.release_every and self.state.step % self.schedule.release_every == 0:
             self.runtime.release()
 
+    def _validates_now(self) -> bool:
+        """Whether validation is due, and can be done before the last checkpoint is written."""
+        is_last = self.state.step >= self.schedule.total_steps
+        return self.validation.is_due(self.state.step) and not (is_last and self.validation.reads_checkpoints)
+
     def _validate_at_end(self) -> None:
-        if not self.validation.is_due(self.state.step):
+        if not self._validates_now():
             self._validate()
 
     def _validate(self) -> None:
         with self.updates.evaluating():
-            self.runtime.group.first(lambda: self.validation.draw(self.denoiser, self.trained, self.state.step))
+            self.runtime.group.first(self._draw)
+
+    def _draw(self) -> None:
+        wishes = self.saving.wishes
+        self.validation.draw(self.denoiser, self.trained, self.state.step, is_over=lambda: wishes.stop > 0)

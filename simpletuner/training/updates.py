@@ -57,8 +57,7 @@ class Updates:
         """Limit the gradients of a step; returns their norm before that."""
         if self.fused is not None:
             return self.fused.norm()
-        limit = 0.0 if self.recipe.limits_gradients else self.options.max_grad_norm
-        return self.runtime.clip(parameters, limit, self.options.grad_clip_method)
+        return self.runtime.clip(parameters, self.options.gradient_limit, self.options.grad_clip_method)
 
     def apply(self, step: int) -> None:
         """Change the weights, unless that was done in the backward pass, and forget the gradients."""
@@ -124,11 +123,11 @@ class Updates:
         rest = dict(state)
         before, weights = rest.pop("made_with", None), rest.pop("weights", [])
         try:
-            optimizers.restore(self.optimizer, rest)
+            origins = optimizers.restore(self.optimizer, rest)
         except ValueError as error:
             raise CheckpointError(f"{_OTHER_WEIGHTS} ({error})") from error
-        for number, group in enumerate(self.optimizer.param_groups):
-            group.update(_changed(before[number] if before else {}, self.made_with[number]))
+        for group, origin, now in zip(self.optimizer.param_groups, origins, self.made_with, strict=True):
+            group.update(_changed(before[origin] if before else {}, now))
         with torch.no_grad():
             for weight, value in zip(self._weights() if weights else (), weights, strict=True):
                 weight.copy_(value)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from hashlib import blake2b
@@ -21,7 +21,7 @@ from simpletuner.training.pictures import FORMATS, file_name, plain_name, png
 from simpletuner.training.previews import Previews, Watcher
 from simpletuner.training.prompts import Shot
 from simpletuner.training.sheets import Row, history, sheet
-from simpletuner.training.studio import Studio
+from simpletuner.training.studio import BrokenOff, Studio
 from simpletuner.training.validation_script import ValidationScript
 
 if TYPE_CHECKING:
@@ -74,6 +74,11 @@ class Validation:
         return self.is_on and step >= self.first_step and self.occasions.falls_on(step)
 
     @property
+    def reads_checkpoints(self) -> bool:
+        """Whether the newest checkpoint is what is judged, and not the model as it is now."""
+        return self.script is not None
+
+    @property
     def draws_first(self) -> bool:
         """Whether pictures are drawn before the first step."""
         return self.is_on and self.options.validation_on_startup
@@ -89,16 +94,26 @@ class Validation:
             if image is not None:
                 self._write(self._base_path(shot), png(image, _texts(shot)))
 
-    def draw(self, denoiser: Denoiser, trained: Trained, step: int) -> None:
-        """Draw every shot with the model as it is now, and the sheets that compare."""
+    def draw(
+        self, denoiser: Denoiser, trained: Trained, step: int, *, is_over: Callable[[], bool] = lambda: False
+    ) -> None:
+        """Draw every shot with the model as it is now, and the sheets that compare, unless the run is to stop."""
         if not self.is_on:
             return
         if self.script is not None:
             self.script.run(step)
             return
-        drawn = [one for look in self.looks for one in self._drawn(denoiser, trained, step, look)]
-        if not drawn:
+        try:
+            drawn = [one for look in self.looks for one in self._drawn(denoiser, trained, step, look, is_over)]
+        except BrokenOff:
+            told = f"the pictures after step {step} are not drawn to the end: the run is asked to stop"
+            self.reporter.report(Notice(f"{told}, and draws them when it goes on"))
             return
+        if drawn:
+            self._lay_out(drawn, step)
+
+    def _lay_out(self, drawn: Sequence[Drawn], step: int) -> None:
+        """Put pictures beside others, and tell about them."""
         for one in drawn:
             self._write_history(one, step)
         for path in (self.sheet_path, self._sheet_of(step)):  # the last one says that all others are there
@@ -129,12 +144,14 @@ class Validation:
     def _sheet_of(self, step: int) -> Path:
         return self.folder / _FOLDER / f"step_{step}_sheet.png"
 
-    def _drawn(self, denoiser: Denoiser, trained: Trained, step: int, look: Look) -> Iterator[Drawn]:
+    def _drawn(
+        self, denoiser: Denoiser, trained: Trained, step: int, look: Look, is_over: Callable[[], bool]
+    ) -> Iterator[Drawn]:
         shots = [self._from_other_noise(shot, number, step) for number, shot in enumerate(self.shots)]
         stage = f"validation images {look.slug}".rstrip()
         with look.wear(), self._watching(step) as watch:
             images = self.studio.draw(
-                denoiser, shots, stage, watch=watch, at=lambda own: trained.at(self.strength * own)
+                denoiser, shots, stage, watch=watch, at=lambda own: trained.at(self.strength * own), is_over=is_over
             )
         for number, (shot, image) in enumerate(zip(shots, images, strict=True)):
             if image is not None:

@@ -177,6 +177,13 @@ def _natural(value: Any) -> int:
     return number
 
 
+def _pixels(value: Any) -> int:
+    number = _natural(value)
+    if number >= 20_000:  # as for validation_resolution
+        raise ValueError
+    return number
+
+
 def _number(value: Any) -> float:
     number = float(str(value))
     if not 0 <= number < 1e6:
@@ -193,7 +200,7 @@ def _factor(value: Any) -> float:
 
 def _size(value: Any) -> tuple[int, int]:
     width, _, height = str(value).lower().partition("x")
-    return _natural(width), _natural(height or width)
+    return _pixels(width), _pixels(height or width)
 
 
 _PROMPTS = ("prompt", "caption", "tags")
@@ -201,8 +208,8 @@ _NAMES = ("name", "shortname")
 _FIELDS: Mapping[str, tuple[str, Callable[[Any], Any]]] = {
     **dict.fromkeys(_PROMPTS, ("prompt", _text)),
     "negative_prompt": ("negative", _text),
-    "width": ("width", _natural),
-    "height": ("height", _natural),
+    "width": ("width", _pixels),
+    "height": ("height", _pixels),
     "resolution": ("size", _size),
     "seed": ("seed", _natural),
     **dict.fromkeys(("steps", "sample_steps", "num_inference_steps"), ("steps", _natural)),

@@ -60,11 +60,14 @@ def idle_pictures(options: Validation) -> Iterator[str]:
 
 
 def unread(options: Validation) -> Iterator[str]:
-    """What stands in a file of prompts for other models."""
+    """What stands in a file of prompts for other models, and a file without prompts."""
     library = options.user_prompt_library
     if options.validation_disable or library is None or not Path(library).is_file():
         return
-    keys = {key for wish in wishes.read(Path(library)).values() for key in wish.unread}
+    found = wishes.read(Path(library))
+    if not found:
+        yield "user_prompt_library has no effect: there is no prompt in it"
+    keys = {key for wish in found.values() for key in wish.unread}
     yield from (f"user_prompt_library: {key} has no effect: no model here reads it" for key in sorted(keys))
 
 

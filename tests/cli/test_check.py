@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from servers import hub_data
 
 from simpletuner.cli.main import main
 
@@ -97,6 +99,29 @@ def test_weights_on_this_machine_need_no_network(simpletuner: Run, folder: Path)
     done = simpletuner(folder, "check", "--offline", "pretrained_model_name_or_path={env:SIMPLETUNER_DEMO_MODEL}")
     assert done.returncode == 0
     assert "not looked at" not in done.stdout
+
+
+def test_columns_of_a_data_set_on_the_hub_are_looked_at_unless_no_network_is_wanted(folder: Path) -> None:
+    features = [{"name": "photo", "dtype": "image"}, {"name": "text", "dtype": "string"}]
+    page = f"---\n{json.dumps({'dataset_info': {'features': features}})}\n---\n"
+    mine = {"id": "mine", "type": "huggingface", "dataset_name": "me/rows", "image_column": "image"}
+    write(folder, "config/multidatabackend.json", [mine])
+    command = [
+        sys.executable,
+        "-m",
+        "simpletuner",
+        "check",
+        "pretrained_model_name_or_path={env:SIMPLETUNER_DEMO_MODEL}",
+    ]
+    with hub_data.running({"me/rows": {"README.md": page.encode()}}) as hub:
+        known = {**os.environ, **hub.environment(str(folder / "home"))}
+        looked, offline = (
+            subprocess.run([*command, *words], cwd=folder, env=known, capture_output=True, text=True, check=False)
+            for words in ([], ["--offline"])
+        )
+    assert looked.returncode == 2
+    assert "data set 'mine' › dataset_name: me/rows (train) has no column 'image' for image_column" in looked.stderr
+    assert (offline.returncode, offline.stdout.splitlines()[0]) == (0, "note: me/rows was not looked at: --offline")
 
 
 def test_every_problem_is_listed_and_the_exit_code_is_2(simpletuner: Run, folder: Path) -> None:

@@ -25,6 +25,12 @@ def test_help_lists_every_command_with_its_own_first_sentence():
         assert app.get_command(context, name).help.startswith(summary.rstrip("."))
 
 
+@pytest.mark.parametrize("name", ["cache", "data", "examples"])
+def test_no_line_about_a_command_in_a_group_is_cut_off(name):
+    group = app.get_command(click.Context(app), name)
+    assert "..." not in group.get_help(click.Context(group)).partition("Commands:")[2]
+
+
 def test_no_command_at_all_shows_the_help():
     done = call()
     assert done.returncode == 0 and "Commands:" in done.stdout

@@ -160,6 +160,11 @@ def test_the_own_rate_of_biases_in_muon_is_a_factor_that_schedules_keep():
     assert {group["factor"] for group in made("muon", weights(torch.float32)).param_groups} == {1.0}
 
 
+def test_stable_adamw_asks_for_no_kernels_of_a_card_in_main_memory():
+    """By itself it takes them where the normal build of torch, which brings Triton along, is used without a card."""
+    assert [group["triton"] for group in made("optimi-stableadamw", weights(torch.float32)).param_groups] == [False]
+
+
 def test_betas_and_extras_of_the_user_win():
     settings = Settings(1e-3, beta1=0.8, beta2=0.95, extra={"weight_decay": 0.5})
     group = optimizers.build("adamw", weights(torch.float32), settings).param_groups[0]

@@ -69,6 +69,29 @@ def test_a_checkpoint_may_be_named_by_its_folder_or_its_step(tmp_path, wanted):
     assert Checkpoints(tmp_path, keep=0).chosen(wanted, print) == saved
 
 
+@pytest.mark.parametrize("wanted", ["latest", "Latest", " LATEST "])
+def test_the_newest_may_be_asked_for_in_capitals(tmp_path, wanted):
+    saved = Checkpoints(tmp_path, keep=0).save(5, writing(FILES))
+    assert Checkpoints(tmp_path, keep=0).chosen(wanted, pytest.fail) == saved
+
+
+@pytest.mark.parametrize(
+    ("harm", "said"),
+    [
+        (lambda path: (path / "weights.safetensors").unlink(), "weights.safetensors is missing. Choose another"),
+        (lambda path: (path / "checkpoint_manifest.json").unlink(), "checkpoint_manifest.json is missing. Choose"),
+        (lambda path: (path / "checkpoint_manifest.json").write_text("[]"), "checkpoint_manifest.json is damaged"),
+    ],
+)
+def test_what_is_wrong_with_a_chosen_checkpoint_is_said_by_the_name_of_the_file(tmp_path, harm, said):
+    path = Checkpoints(tmp_path / "run", keep=0).save(5, writing(FILES))
+    harm(path)
+    with pytest.raises(CheckpointError, match=f"'{path}' cannot be used: {said}"):
+        Checkpoints(tmp_path / "other", keep=0).chosen(str(path), pytest.fail)
+    with pytest.raises(CheckpointError, match=f"no checkpoint '/nowhere'. In '{tmp_path}/run' there are: checkpoint-5"):
+        Checkpoints(tmp_path / "run", keep=0).chosen("/nowhere", pytest.fail)
+
+
 def test_saving_a_step_again_replaces_it(tmp_path):
     checkpoints = Checkpoints(tmp_path, keep=0)
     checkpoints.save(5, writing(FILES))
@@ -97,6 +120,13 @@ def test_rolling_ones_have_a_limit_of_their_own(tmp_path):
         checkpoints.save(step, writing(FILES), rolling=True)
     assert checkpoints.newest(pytest.fail) == tmp_path / "checkpoint-14-rolling"
     assert checkpoints.has(10) and not checkpoints.has(14)
+
+
+def test_of_one_step_the_one_that_lasts_is_the_newest(tmp_path):
+    checkpoints = Checkpoints(tmp_path, keep=0)
+    for is_rolling in (False, True):
+        checkpoints.save(5, writing(FILES), rolling=is_rolling)
+    assert [path.name for path in checkpoints.all()] == ["checkpoint-5-rolling", "checkpoint-5"]
 
 
 def test_a_rolling_one_can_be_chosen_and_set_aside_by_its_name(tmp_path):

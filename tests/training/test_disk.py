@@ -62,7 +62,29 @@ def test_a_disk_that_is_nearly_full_ends_the_run_when_the_checkpoint_is_there(tm
     made, _ = disk(tmp_path, [5000], low=10_000)
     made.make_room(4096)
     with pytest.raises(CheckpointError, match=r"less than disk_low_threshold \(9.77 KiB\)\. checkpoint-3 is saved"):
-        made.refuse_low("checkpoint-3")
+        made.refuse_low("checkpoint-3 is saved")
+
+
+def test_a_run_is_not_begun_on_a_disk_that_is_nearly_full(tmp_path):
+    made, _ = disk(tmp_path, [5000], low=10_000)
+    with pytest.raises(CheckpointError, match=r"less than disk_low_threshold \(9.77 KiB\)\. Nothing was begun: free"):
+        made.begin()
+
+
+@pytest.mark.parametrize("low", [0, 5000])
+def test_a_run_begins_on_a_disk_with_room_without_a_word(tmp_path, low):
+    made, recorded = disk(tmp_path, [5000], low=low)
+    made.begin()
+    assert recorded.events == []
+
+
+def test_before_a_run_too_a_script_makes_room_and_waiting_ends_with_it(tmp_path):
+    made, recorded = disk(tmp_path, [10, 5000], low=4000, action="script", script="true")
+    made.begin()
+    assert recorded.texts() == [f"'{tmp_path}' is nearly full; disk_low_script runs"]
+    made, recorded = disk(tmp_path, [10, 10, 20, 5000], low=4000, action="wait")
+    made.begin()
+    assert recorded.texts() == [f"'{tmp_path}' has 10 bytes free; training waits until it has 3.91 KiB"]
 
 
 def test_waiting_ends_when_there_is_room(tmp_path):

@@ -3,13 +3,18 @@
 from pathlib import Path
 
 import pytest
-from house import data_set, draw_pictures, run, write_run
+import torch
+from house import data_set, draw_pictures, resolved, run, write_run
 
+from simpletuner.building import build_trainer
 from simpletuner.config import load
 from simpletuner.errors import ConfigError
+from simpletuner.preparation import prepare
 from simpletuner.progress import Evaluated, Recorded
 from simpletuner.results import Outcome
 from simpletuner.selection import Selection
+from simpletuner.training.checkpoint import Checkpoints
+from simpletuner.training.runtime import Runtime
 
 
 @pytest.fixture
@@ -50,6 +55,41 @@ def test_the_same_weights_have_the_same_loss_whatever_the_seed_and_the_other_dat
     assert losses[0] == pytest.approx(losses[1], rel=1e-7)
 
 
+class Asked:
+    """Stands for a network that always answers zero, and remembers what it was asked."""
+
+    uses_guidance = False
+
+    def __init__(self) -> None:
+        self.module = torch.nn.Identity()
+        self.seen: list[tuple[torch.Tensor, float]] = []
+
+    def predict(self, noisy: torch.Tensor, sigma: torch.Tensor, *given: object) -> torch.Tensor:
+        self.seen += zip(noisy, sigma.tolist(), strict=True)
+        return torch.zeros_like(noisy)
+
+
+def test_an_image_is_measured_in_the_middle_of_equal_parts_of_the_way_each_with_noise_of_its_own(
+    tmp_path: Path, data: list[dict[str, object]], model: Path
+) -> None:
+    options = {"eval_steps_interval": 1, "eval_timesteps": 3, "num_eval_images": 1, "flow_schedule_shift": 2}
+    config, runtime = resolved(write_run(tmp_path / "run", data, **options), model), Runtime.start("no", 7)
+    prepared, recorded, asked = prepare(config, runtime, Recorded()), Recorded(), Asked()
+    found = build_trainer(config, prepared, Checkpoints(tmp_path / "output", 0), runtime, recorded).evaluation
+    assert found is not None
+    found.measure(asked, 1)
+    assert [sigma for _, sigma in asked.seen] == pytest.approx([2 * x / (1 + x) for x in (1 / 6, 3 / 6, 5 / 6)])
+    images = [prepared.latents.get("held out", record)[0] for record in prepared.evaluation[0].records]
+    noises = [[(noisy - (1 - sigma) * image) / sigma for noisy, sigma in asked.seen] for image in images]
+    # Only of the image that was measured, what is left without it is noise: it has no share of the image.
+    losses = [
+        sum(float((one - image).square().mean()) for one in all) / 3 for all, image in zip(noises, images, strict=True)
+    ]
+    told = measured(recorded)[0].losses["held out"]
+    (own,) = [all for all, loss in zip(noises, losses, strict=True) if loss == pytest.approx(told, rel=1e-4)]
+    assert all(float((one - other).abs().max()) > 0.1 for one, other in zip(own, own[1:], strict=False))
+
+
 def test_several_data_sets_can_be_pooled_or_picked(tmp_path: Path, data: list[dict[str, object]], model: Path) -> None:
     more = [*data, data_set("other", draw_pictures(tmp_path / "other", 2, seed=9), dataset_type="eval")]
     options = {"max_train_steps": 1, "eval_steps_interval": 1, "num_eval_images": 2}
@@ -65,6 +105,15 @@ def test_epochs_between_measurements_may_be_fractions(
 ) -> None:
     _, recorded = trained(tmp_path / "run", data, model, eval_epoch_interval=0.5, num_eval_images=1)
     assert [event.step for event in measured(recorded)] == [2, 4, 6]
+
+
+def test_epochs_between_measurements_are_as_many_steps_as_their_batches_make(
+    tmp_path: Path, data: list[dict[str, object]], model: Path
+) -> None:
+    # Six images in batches of two: two epochs are six batches, and three of these make a step.
+    options = {"gradient_accumulation_steps": 3, "eval_epoch_interval": 2, "num_eval_images": 1, "max_train_steps": 4}
+    _, recorded = trained(tmp_path / "run", data, model, **options)
+    assert [event.step for event in measured(recorded)] == [2, 4]
 
 
 def test_a_measurement_without_data_and_data_without_a_measurement_are_told(

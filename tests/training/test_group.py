@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from simpletuner.errors import ConfigError, DataError, TrainingError
-from simpletuner.training.gradients import parted
+from simpletuner.training.gradients import add, parted
 from simpletuner.training.group import Alone, Together, joined
 from simpletuner.training.place import Place
 
@@ -69,6 +69,25 @@ def test_gradients_are_sent_in_pieces_that_each_hold_one_kind_and_lose_none():
     assert all(len({one.dtype for one in part}) == 1 for part in parts)
     assert all(sum(one.numel() for one in part) <= 2**24 for part in parts)
     assert len(parts) < len(given) / 2
+
+
+def test_gradients_of_16_bits_are_added_up_without_losing_digits():
+    weight = torch.nn.Parameter(torch.ones(3, dtype=torch.bfloat16))
+    weight.grad = torch.ones(3, dtype=torch.bfloat16)
+
+    def reduce(tensor):
+        for _ in range(4):
+            tensor += 2**-9 if tensor.is_floating_point() else 1  # less than bf16 shows beside 1; four of them are not
+
+    add([weight], reduce)
+    assert weight.grad.tolist() == [1 + 2**-7] * 3
+
+
+def test_very_many_small_gradients_are_sorted_into_pieces_at_once():
+    began = time.process_time()
+    (whole,) = parted([torch.empty(8, device="meta") for _ in range(20_000)])
+    assert len(whole) == 20_000
+    assert time.process_time() - began < 4
 
 
 def copied(group):

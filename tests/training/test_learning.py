@@ -102,6 +102,17 @@ def test_a_mask_counts_as_it_is_or_by_its_area(make, by_area):
     agree(trainer, one, 0.5 * (shown / whole).mean())
 
 
+def test_of_a_mask_and_a_segmentation_together_what_both_show_is_learned(make):
+    mask, other = torch.zeros(2, 1, 8, 12, dtype=torch.float64), torch.zeros(2, 1, 8, 12, dtype=torch.float64)
+    mask[:, :, :5], other[:, :, 2:] = 0.5, 1
+    learning = make().learning
+    with torch.no_grad():
+        both, product = (
+            learning.loss(batch(**one)) for one in ({"mask": mask, "optional_mask": other}, {"mask": mask * other})
+        )
+    assert 0 < float(both) == float(product)
+
+
 @pytest.mark.parametrize("scheme", ["cosmap", "sigma_sqrt", "uniform"])
 def test_runs_of_sd_scripts_can_be_repeated(make, scheme):
     trainer, one = (
@@ -137,6 +148,12 @@ def test_mixflow_tells_the_network_less_noise_than_there_is(make):
     place = sigma + drawn("slowing", 1, even=True).flatten() * 0.8 * (1 - sigma)
     said = answer(trainer.denoiser.module, mixed(one.latents, one.noise, place), sigma, one.conditioning, ONES)
     agree(trainer, one, ((said - one.noise + one.latents) ** 2).mean())
+
+
+def test_the_work_of_a_batch_is_that_of_all_its_samples(make):
+    trainer, one = make(), batch()
+    each = trainer.denoiser.work(8, 12, one.conditioning)
+    assert trainer.learning.work(one) == trainer.learning.work(batch(number=6)) == 2 * each > 0
 
 
 def test_a_data_set_has_an_offset_of_its_own(make):
@@ -230,6 +247,15 @@ def test_recomputing_blocks_changes_nothing_about_a_rollout(make, sampler):
     found = gradients(network, again)
     assert torch.equal(again, plain) and all(torch.equal(found[name], wanted[name]) for name in wanted)
     assert network.training
+
+
+def test_dropout_rests_while_the_model_draws_and_only_then(make):
+    trainer, one = make(**ROLLOUT), batch()
+    trainer.denoiser.module.train()
+    seen = []
+    trainer.denoiser.blocks[1].register_forward_pre_hook(lambda block, args: seen.append(block.training))
+    trainer.learning.loss(one)
+    assert len(seen) > 1 and seen == [False] * (len(seen) - 1) + [True]
 
 
 def test_no_token_skips_a_block_while_the_model_draws(make):

@@ -14,15 +14,15 @@ SEND = """
 import sys
 from pathlib import Path
 from simpletuner.errors import PublishError
-from simpletuner.training.publishing.delivery import deliver
+from simpletuner.training.publishing.delivery import deliver_waiting
 from simpletuner.training.publishing.outbox import Outbox
-box = Outbox(Path(sys.argv[1]))
-for parcel in box.waiting():
-    try:
-        print(deliver(parcel, float(sys.argv[2]), stall=1.5))
-    except PublishError as error:
-        sys.exit(f"{type(error).__name__}: {error}")
-    box.done(parcel)
+failed = []
+for sent in deliver_waiting(Outbox(Path(sys.argv[1])), lambda: float(sys.argv[2]), stall=1.5):
+    if isinstance(sent, PublishError):
+        failed.append(f"{type(sent).__name__}: {sent}")
+    else:
+        print(*sent)
+sys.exit("\\n".join(failed) or 0)
 """
 
 
@@ -111,6 +111,18 @@ def test_parcels_leave_in_the_order_in_which_they_came(box, small_hub, tmp_path)
     assert send(box, small_hub).returncode == 0
     assert arrived(small_hub)["weights.safetensors"] == b"n" * 10_000
     assert [message for *_, message in small_hub.commits] == ["Upload", "second"]
+
+
+def test_what_is_refused_holds_up_what_goes_to_the_same_place_and_nothing_else(box, small_hub):
+    for repository, text in (("tester/zorb", "newer"), ("tester/other", "other")):
+        box.put(Label(repository, message=text), Content({}, {"README.md": text}))
+    small_hub.failures = [403]
+    done = send(box, small_hub)
+    assert done.returncode == 1 and done.stderr.count("could not be uploaded") == 1
+    assert arrived(small_hub) == {} and small_hub.files["tester/other"] == {"README.md": b"other"}
+    assert [parcel.label.message for parcel in box.waiting()] == ["Upload", "newer"]
+    assert send(box, small_hub).returncode == 0
+    assert arrived(small_hub)["README.md"] == b"newer"
 
 
 def test_a_label_that_cannot_be_read_says_which_folder_to_remove(box):

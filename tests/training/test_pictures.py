@@ -204,7 +204,7 @@ def test_a_command_may_draw_instead(tmp_path: Path, model: Path, pictures: Path)
     folder = outcome.folder.absolute()
     assert told.read_text().splitlines() == [
         f"{folder}/checkpoint-2 2 {PROMPT}",
-        f"{folder}/checkpoint-2 3 {PROMPT}",
+        f"{folder}/checkpoint-3 3 {PROMPT}",
     ]
     assert "validation after step 1 is left out: there is no checkpoint yet" in recorded.texts()
     assert not saved(recorded)

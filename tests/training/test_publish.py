@@ -51,6 +51,7 @@ def test_adapter_card_and_pictures_arrive_in_a_private_repository(path, model, s
     assert "published:" in done.stdout
     card = files["README.md"].decode()
     header = yaml.safe_load(card.split("---")[1])
+    assert "- sampler: `euler`\n- seed: `" in card and "`None`" not in card and "``\n-" not in card
     assert header["library_name"] == "diffusers" and header["instance_prompt"] == "zorb"
     assert header["widget"][0]["text"] == "a red circle on a white background"
     assert header["widget"][0]["output"]["url"] in files
@@ -100,6 +101,26 @@ def test_checkpoints_are_uploaded_while_training_goes_on_to_a_branch(path, model
     weights = [files[f"checkpoint-{step}/pytorch_lora_weights.safetensors"] for step in (1, 2, 3)]
     assert len(set(weights)) == 3
     assert not any("optimizer" in name or "training_state" in name for name in files)
+
+
+def test_a_command_runs_for_every_upload_that_arrived_and_its_failure_ends_nothing(path, model, small_hub):
+    (path.parent / "told.py").write_text("import sys; print(sys.argv[1:]); sys.exit(3)")
+    facts = "{global_step} {local_checkpoint_path} {remote_checkpoint_path} {huggingface_path}"
+    command = f"{sys.executable} {path.parent / 'told.py'} {facts}"
+    words = [f"post_upload_script={command}", "push_checkpoints_to_hub=true", "validation_disable=true"]
+    log = path.parent / "output" / "post_upload_script.log"
+    small_hub.fail_with = 403
+    assert train(path, model, small_hub, *words).returncode == 0
+    assert not log.exists()
+    small_hub.fail_with = None
+    done = train(path, model, small_hub, *words, "max_train_steps=2")
+    assert done.returncode == 0, done.stderr
+    output, address = str(path.parent / "output"), f"{small_hub.address}/tester/zorb"
+    folders = [(1, f"{output}/checkpoint-1"), (1, output), (2, f"{output}/checkpoint-2"), (2, output)]
+    assert sorted(log.read_text().splitlines()) == sorted(
+        str([str(step), folder, address, "tester/zorb"]) for step, folder in folders
+    )
+    assert done.stdout.count("post_upload_script ended with exit code 3") == 4
 
 
 def test_a_later_run_sends_what_an_earlier_one_could_not(path, model, small_hub):

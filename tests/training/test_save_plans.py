@@ -43,6 +43,11 @@ def test_commands_are_tried_by_name():
     assert [one.where for one in wrong] == ["post_checkpoint_script", "disk_low_script"]
 
 
+def test_a_command_after_uploads_is_tried_by_name_too():
+    (wrong,) = conflicts(*sections(post_upload_script="nothing-like-that"))
+    assert str(wrong).startswith("post_upload_script: there is no program 'nothing-like-that'")
+
+
 def test_a_script_for_a_full_disk_is_told_nothing_of_a_checkpoint():
     (wrong,) = conflicts(*sections(disk_low_script="rm {local_checkpoint_path}", disk_low_action="script"))
     assert wrong.what == "nothing is known of '{local_checkpoint_path}'; known are none here"

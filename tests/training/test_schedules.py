@@ -144,6 +144,12 @@ def test_rules_are_those_that_users_of_diffusers_know():
     assert rates("piecewise_constant")[:TOTAL] == stepped(lambda one: get_piecewise_constant_schedule(one, rules))
 
 
+def test_rules_count_the_steps_of_the_warm_up_too():
+    found = rates("piecewise_constant", 100)
+    wanted = [PEAK, PEAK, PEAK / 2, PEAK / 2, PEAK / 10]
+    assert [found[step] for step in (99, 299, 300, 599, 600)] == pytest.approx(wanted)
+
+
 @pytest.mark.parametrize(
     ("text", "wrong"),
     [

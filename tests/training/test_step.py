@@ -101,6 +101,15 @@ def test_an_untrained_adapter_has_nothing_to_unlearn_on_regularisation_data(make
     assert float(trainer.learning.loss(batch(regularise=True))) == 0.0
 
 
+def test_what_draws_without_a_generator_such_as_dropout_depends_on_the_number_of_the_batch_alone(make):
+    trainer = make()
+    seen = []
+    trainer.denoiser.module.register_forward_pre_hook(lambda *given: seen.append(float(torch.rand(1))))
+    for number in (5, 6, 5):
+        trainer.accumulate(batch(number=number))
+    assert seen[0] == seen[2] != seen[1]
+
+
 def test_noise_depends_on_the_sample_number_alone():
     assert derive(7, "noise", 12) == derive(7, "noise", 12)
     assert len({derive(7, "noise", 12), derive(8, "noise", 12), derive(7, "sigma", 12), derive(7, "noise", 13)}) == 4

@@ -4,6 +4,7 @@ import json
 import sqlite3
 import struct
 import sys
+import time
 from contextlib import closing
 from pathlib import Path
 
@@ -130,15 +131,24 @@ def test_every_tracker_says_what_it_is():
 def wandb_content(path):
     """History rows and config of an offline run: records of the LevelDB log format, each a protocol buffer."""
     rows, config = [], {}
-    for data in wandb_records(path.read_bytes()):
-        record = wandb_internal_pb2.Record()
-        record.ParseFromString(data)
+    for record in wandb_whole(path):
         if record.WhichOneof("record_type") == "history":
             items = record.history.item
             rows.append({item.key or "/".join(item.nested_key): json.loads(item.value_json) for item in items})
         elif record.WhichOneof("record_type") == "config":
             config |= {item.key: item.value_json for item in record.config.update}
     return rows, config
+
+
+def wandb_whole(path, patience=60.0):
+    """All records of a run that has ended; wandb's own process may write the last ones a moment after it said so."""
+    end = time.monotonic() + patience
+    while True:
+        records = [wandb_internal_pb2.Record.FromString(data) for data in wandb_records(path.read_bytes())]
+        if any(record.WhichOneof("record_type") == "exit" for record in records):
+            return records
+        assert time.monotonic() < end, "the run in wandb's file has no end"
+        time.sleep(0.05)
 
 
 def wandb_records(data, block=32768):

@@ -97,7 +97,10 @@ def test_settings_that_cannot_be_read_are_told(written):
 
 @pytest.mark.parametrize(
     ("written", "steps"),
-    [(100, 100), ("100", 100), (100.0, 100), (0, 0), (0.05, 50), ("0.05", 50), ("5%", 50), ("2.5 %", 25), ("0%", 0)],
+    [
+        *((100, 100), ("100", 100), (100.0, 100), (0, 0), ("0%", 0)),
+        *((0.05, 50), ("0.05", 50), ("5%", 50), ("2.5 %", 25), (0.0347, 35)),
+    ],
 )
 def test_warm_up_is_steps_a_share_or_a_percentage(written, steps):
     assert steps_of(options(lr_warmup_steps=written).lr_warmup_steps, 1000) == steps

@@ -5,7 +5,11 @@ import pytest
 import stock
 from PIL import Image
 
-from simpletuner.progress import ImagesSaved
+from simpletuner.building import build_trainer
+from simpletuner.preparation import prepare
+from simpletuner.progress import ImagesSaved, Recorded
+from simpletuner.training.checkpoint import Checkpoints
+from simpletuner.training.runtime import Runtime
 
 PROMPT = "a red circle on a white background"
 OPTIONS = {
@@ -41,6 +45,20 @@ def test_pictures_with_and_without_the_adapter_equal_those_of_stock_diffusers(tm
     assert stock.differ(ours, with_adapter) <= 1
     assert stock.differ(base, without) <= 1
     assert stock.differ(with_adapter, without) > 1
+
+
+@pytest.mark.parametrize(("first", "passes"), [(1, 4 + 3), (3, 4 + 1)])
+def test_real_guidance_takes_a_second_pass_from_its_step_on(tmp_path, model, pictures, first, passes):
+    options = {**OPTIONS, "validation_guidance_real": 3.0, "validation_no_cfg_until_timestep": first}
+    config = house.resolved(house.write_run(tmp_path, [house.data_set("subject", pictures)], **options), model)
+    runtime, checkpoints = Runtime.start("no", 7), Checkpoints(tmp_path / "output", 0)
+    prepared = prepare(config, runtime, Recorded())
+    trainer = build_trainer(config, prepared, checkpoints, runtime, Recorded())
+    seen = []
+    trainer.denoiser.module.register_forward_pre_hook(lambda *given: seen.append(given))
+    trainer.validation.draw_base(trainer.denoiser, trainer.trained)
+    assert len(seen) == passes
+    prepared.close()
 
 
 def test_drawing_on_the_way_does_not_change_what_is_learned(tmp_path, model, pictures):

@@ -3,7 +3,6 @@
 import base64
 import json
 import threading
-import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import house
@@ -40,7 +39,8 @@ class Service(ThreadingHTTPServer):
         self.bodies = []
         self.headers = []
         self.failures = []
-        self.stall = 0.0
+        self.answers = threading.Event()
+        self.answers.set()
 
     def documents(self):
         return [json.loads(body) for body in self.bodies]
@@ -52,7 +52,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def do_POST(self):
         body = self.rfile.read(int(self.headers["Content-Length"]))
-        time.sleep(self.server.stall)
+        self.server.answers.wait()
         status = self.server.failures.pop(0) if self.server.failures else 200
         if status == 200:
             self.server.bodies.append(body)
@@ -166,13 +166,13 @@ def test_what_fails_for_a_moment_is_sent_again_in_order(service, status):
 
 
 def test_a_slow_service_does_not_hold_up_the_run(service):
-    service.stall = 0.5
+    service.answers.clear()
     hook = Webhook(webhook_type="raw", callback_url=service.address)
     sender = Sender(hook, project="project", run="a run")
-    begun = time.monotonic()
     for number in range(1, 6):
         sender.report(step(number))
-    assert time.monotonic() - begun < 0.3
+    assert service.bodies == []
+    service.answers.set()
     sender.close()
     assert len(service.bodies) == 5
 
@@ -205,7 +205,9 @@ def test_a_run_tells_its_webhook_and_keeps_its_address_to_itself(tmp_path, model
         ({"webhook_type": "raw"}, "callback_url: is required for webhook_type raw"),
         ({"webhook_type": "slack"}, "no webhook is called 'slack'"),
         ({"webhook_url": "discord.com/secret"}, "must be an address that begins with https://"),
-        ("hooks.json", "webhook_config: is neither a file nor JSON"),
+        ("hooks.json", "webhook_config: 'hooks.json' exists neither in"),
+        ("https://discord.com/api/webhooks/secret", 'webhook_config: is an address; write {"webhook_type": "discord"'),
+        ('{"webhook_url": "secret",', "webhook_config: is not JSON: "),
         (5, "webhook_config: must be an object, a list of objects, or the name of a JSON file"),
     ],
 )
@@ -214,6 +216,29 @@ def test_a_webhook_that_cannot_work_is_refused_without_its_secrets(tmp_path, mod
     with pytest.raises(ConfigError) as error:
         house.resolved(path, model)
     assert told in str(error.value) and "secret" not in str(error.value)
+
+
+def test_a_file_of_webhooks_may_begin_with_a_mark_and_name_variables(tmp_path, model, pictures):
+    path = house.write_run(tmp_path, [house.data_set("subject", pictures)], webhook_config="hooks.json")
+    (tmp_path / "hooks.json").write_text('\ufeff{"webhook_url": "https://discord.com/{env:MODEL}"}')
+    (hook,) = house.resolved(path, model).tracking.webhook_config
+    assert hook.address.get_secret_value() == f"https://discord.com/{model}"
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        (b'{"webhook_url": "https://discord.com/secret",}', "hooks.json › line 1, column 45: JSON allows no comma"),
+        (b'{"webhook_url": "https://\xff.com/secret"}', "hooks.json › (whole file): is not UTF-8 text"),
+        (b'{"webhook_url": "{env:NOT_SET}"}', "hooks.json › {env:NOT_SET}: this"),
+    ],
+)
+def test_a_file_of_webhooks_that_cannot_be_read_is_told_with_the_place(tmp_path, model, pictures, content, told):
+    path = house.write_run(tmp_path, [house.data_set("subject", pictures)], webhook_config="hooks.json")
+    (tmp_path / "hooks.json").write_bytes(content)
+    with pytest.raises(ConfigError) as error:
+        house.resolved(path, model)
+    assert told in str(error.value) and "secret" not in str(error.value) and len(error.value.problems) == 1
 
 
 def test_addresses_do_not_appear_when_the_options_are_shown():

@@ -103,6 +103,8 @@ def test_the_collection_comes_first_and_names_stay_apart(tmp_path: Path) -> None
         ),
         ("a.txt", "\n\n--w 512", "line 3 of '{}' has no prompt"),
         ("a.txt", "a cat --w wide", "line 1 of '{}' has 'wide' for 'width', which it cannot be"),
+        ("a.txt", "a cat --w 4000000 --h 64", "line 1 of '{}' has '4000000' for 'width', which it cannot be"),
+        ("a.json", '{"a": {"prompt": "a cat", "resolution": "20000x64"}}', "'a' in '{}' has '20000x64' for"),
         ("a.txt", "a cat --d -3", "line 1 of '{}' has '-3' for 'seed', which it cannot be"),
         ("a.txt", "# nothing\n", "'{}' has no prompt in it"),
         ("a.toml", "[prompt", "'{}' is not TOML"),

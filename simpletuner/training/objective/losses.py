@@ -21,9 +21,9 @@ def distances(options: Objective, prediction: Tensor, target: Tensor, sigma: Ten
     return LOSSES[options.loss_type](difference, options.huber_scale * bend)
 
 
-def squared_error(prediction: Tensor, target: Tensor, mask: Tensor | None = None) -> Tensor:
+def squared_error(prediction: Tensor, target: Tensor) -> Tensor:
     """Mean squared error of every sample, with shape (batch,), in float32 or better."""
-    return mean(_difference(prediction, target).square(), mask)
+    return mean(_difference(prediction, target).square())
 
 
 def mean(distances: Tensor, mask: Tensor | None = None, *, by_area: bool = False) -> Tensor:

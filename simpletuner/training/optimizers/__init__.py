@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from io import StringIO
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 from simpletuner.errors import ConfigError, Problem
@@ -15,6 +16,8 @@ from simpletuner.training.optimizers.recipe import Recipe, Settings, as_groups
 
 if TYPE_CHECKING:
     from torch.optim import Optimizer
+
+    from simpletuner.training.optimizers.recipe import Groups
 
 __all__ = ["OPTIMIZERS", "Recipe", "Settings", "build", "restore", "settings_of", "try_out"]
 
@@ -97,19 +100,38 @@ def settings_of(optimizer: Optimizer) -> list[dict[str, Any]]:
     ]
 
 
-def restore(optimizer: Optimizer, state: Mapping[str, Any]) -> None:
+def restore(optimizer: Optimizer, state: Mapping[str, Any]) -> list[int]:
     """Load a state exactly: torch would round what is kept in another precision than the weights.
+
+    Returns for each group the number of the one in the state whose settings it has now.
 
     Raises:
         ValueError: The state is of other groups of weights.
     """
     import torch
 
-    optimizer.load_state_dict(dict(state))
+    origins, groups = _divided(state["param_groups"], [len(group["params"]) for group in optimizer.param_groups])
+    optimizer.load_state_dict({**state, "param_groups": groups})
     parameters = [one for group in optimizer.param_groups for one in group["params"]]
-    numbers = [number for group in state["param_groups"] for number in group["params"]]
+    numbers = [number for group in groups for number in group["params"]]
     for parameter, number in zip(parameters, numbers, strict=True):
         held = optimizer.state.get(parameter, {})
         for key, value in state["state"].get(number, {}).items():
             if isinstance(value, torch.Tensor) and held[key].dtype != value.dtype:
                 held[key] = value.to(parameter.device, copy=True)
+    return origins
+
+
+def _divided(saved: Groups, sizes: Sequence[int]) -> tuple[list[int], Groups]:
+    """Saved groups, and their numbers, with as many weights in each as there are now.
+
+    They may differ where updates in the backward pass, with a group for each weight, were switched on or off.
+    """
+    before = [len(group["params"]) for group in saved]
+    if sum(before) != sum(sizes) or {1} not in ({*before}, {*sizes}):
+        return [*range(len(saved))], saved  # torch refuses what does not fit
+    whole = [(number, weight) for number, group in enumerate(saved) for weight in group["params"]]
+    parts = [whole[last - size : last] for size, last in zip(sizes, accumulate(sizes), strict=True)]
+    origins = [part[0][0] for part in parts]
+    weights = ([weight for _, weight in part] for part in parts)
+    return origins, [{**saved[origin], "params": own} for origin, own in zip(origins, weights, strict=True)]

@@ -6,7 +6,7 @@ from typing import Annotated, ClassVar
 
 from pydantic import Field
 
-from simpletuner.schema import IfChanged, NoEffect, NotYet, Section, words
+from simpletuner.schema import IfChanged, NoEffect, Section, words
 
 AVERAGE_PLACES = words(
     "place of the average",
@@ -71,5 +71,5 @@ class Checkpoints(Section):
     """Deletes checkpoints that are damaged."""
     post_checkpoint_script: str | None = None
     """A command to run after each checkpoint, without a shell; {local_checkpoint_path} in it is its folder."""
-    post_upload_script: Annotated[str | None, NotYet("use post_checkpoint_script")] = None
-    """A command to run after each upload."""
+    post_upload_script: str | None = None
+    """A command to run after each upload of push_to_hub, without a shell; {remote_checkpoint_path} is where it went."""

@@ -146,3 +146,9 @@ class Optimization(Section):
     def updates_in_backward(self) -> bool:
         """Whether each weight is updated as soon as its gradient is known."""
         return self.fused_backward_pass or self.optimizer_release_gradients
+
+    @property
+    def gradient_limit(self) -> float:
+        """How long a gradient may be; 0 for no limit, as where the optimizer limits gradients by itself."""
+        recipe = OPTIMIZERS.get(self.optimizer)
+        return 0.0 if recipe is not None and recipe.limits_gradients else self.max_grad_norm

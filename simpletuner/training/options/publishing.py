@@ -55,9 +55,9 @@ class Tracking(Section):
 
     report_to: Annotated[tuple[Annotated[str, REPORTS], ...], Listed] = (NONE,)
     """Trackers to report to: tensorboard, wandb, trackio, several with commas, all, or none."""
-    tracker_project_name: str = "simpletuner"
+    tracker_project_name: str = Field(default="simpletuner", min_length=1)
     """The project in the tracker."""
-    tracker_run_name: str = "simpletuner-testing"
+    tracker_run_name: str = Field(default="simpletuner-testing", min_length=1)
     """The name of the run in the tracker, and the title of the model."""
     tracker_image_layout: Annotated[str, NoEffect("images are shown as a gallery")] = "gallery"
     """How pictures are shown in the tracker."""

@@ -42,7 +42,7 @@ class Run(Section):
     merge_environment_config: Annotated[bool | None, NoEffect("it belongs to a web interface")] = None
     """How SimpleTuner's web interface joins configs."""
     disk_low_threshold: Annotated[str | None, AfterValidator(_size)] = None
-    """How much space must be free in output_dir when a checkpoint is made, such as 10G; unless given, what it needs."""
+    """How much must be free in output_dir, such as 10G, at the start and after each checkpoint; else what one needs."""
     disk_low_action: Annotated[str, LOW_ACTIONS] = "stop"
     """What to do when less is free."""
     disk_low_script: str | None = None

@@ -195,6 +195,10 @@ class Validation(Section):
         is_wanted = self.eval_dataset_id in (None, dataset) and not self.eval_loss_disable
         return is_wanted and (self.eval_steps_interval is not None or self.eval_epoch_interval is not None)
 
+    def sampler(self) -> str:
+        """How the way from noise to picture is walked."""
+        return self.validation_noise_scheduler or "euler"
+
     def steps_between(self) -> int:
         """How many steps lie between two validations; 0 for none, as where epochs are counted instead."""
         counts_epochs = self.validation_epoch_interval is not None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
-from simpletuner.models.adapters.adapter import FILE_NAME
+from simpletuner.models.adapters.adapter import EXACT, FILE_NAME
 from simpletuner.training import checkpoint
 from simpletuner.training.saving import OPTIMIZER, RESOLVED_CONFIG
 
@@ -15,7 +15,7 @@ PICTURES = "validation_images"
 WEIGHTS = (FILE_NAME, "transformer", "controlnet")
 """A file, or a folder of files; a run makes one of them."""
 EMA = "ema"
-_OWN = frozenset({OPTIMIZER, RESOLVED_CONFIG, checkpoint.STATE, checkpoint.MANIFEST, "ema.safetensors"})
+_OWN = frozenset({EXACT, OPTIMIZER, RESOLVED_CONFIG, checkpoint.STATE, checkpoint.MANIFEST, "ema.safetensors"})
 
 
 def of_result(folder: Path, step: int) -> dict[str, Path]:

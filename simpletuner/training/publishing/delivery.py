@@ -5,19 +5,20 @@ Sending a parcel twice leaves the repository as sending it once: the Hub leaves 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from simpletuner.errors import PublishError
 from simpletuner.storage.retries import Patience, Tries
-from simpletuner.training.publishing.outbox import Parcel
+from simpletuner.training.publishing.outbox import Label, Outbox, Parcel
 
 if TYPE_CHECKING:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import HfHubHTTPError
 
 _PATIENCE = Patience(first_wait=0.5, longest_wait=30.0)
+_STALL = 120.0
 _MOMENTARY = frozenset({408, 425, 429, 500, 502, 503, 504})
 """Answers that may be another one a moment later."""
 
@@ -40,7 +41,38 @@ class Unanswered(PublishError):
         self.wait = wait
 
 
-def deliver(parcel: Parcel, deadline: float, *, stall: float = 120.0) -> str:
+def deliver_waiting(
+    outbox: Outbox, deadline: Callable[[], float], *, stall: float = _STALL
+) -> Iterator[tuple[Label, str] | PublishError]:
+    """Send what waits, oldest first; yields what arrived and where, or why it did not.
+
+    On the way to one place none overtakes another, for a later one holds newer weights; what is refused there does not
+    hold up what goes elsewhere.
+    """
+    refused: set[tuple[str, str | None]] = set()
+    for parcel in outbox.waiting():
+        try:
+            label = parcel.label
+        except PublishError as error:
+            yield error
+            continue
+        place = (label.repository, label.branch)
+        if place in refused:
+            continue
+        try:
+            address = deliver(parcel, deadline(), stall=stall)
+        except Unanswered as error:
+            yield error
+            return
+        except PublishError as error:
+            refused.add(place)
+            yield error
+        else:
+            outbox.done(parcel)
+            yield label, address
+
+
+def deliver(parcel: Parcel, deadline: float, *, stall: float = _STALL) -> str:
     """Upload a parcel; returns the address of the repository.
 
     Args:

@@ -24,13 +24,17 @@ _CONTENT = "content"
 
 @dataclass(frozen=True)
 class Label:
-    """Where a parcel goes."""
+    """What is written on a parcel: where it goes, and what it is of."""
 
     repository: str
     """The id on the Hub; without an owner, the token's owner."""
     private: bool = True
     branch: str | None = None
     message: str = "Upload"
+    step: int = 0
+    """How long it was trained."""
+    source: str = ""
+    """The folder below the output folder that it was made from; nothing for the result."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,7 @@ class Parcel:
 
     @property
     def label(self) -> Label:
-        """Where it goes.
+        """What is written on it.
 
         Raises:
             PublishError: That cannot be read.

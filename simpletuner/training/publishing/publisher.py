@@ -11,8 +11,9 @@ from queue import SimpleQueue
 from simpletuner.errors import DataError, PublishError
 from simpletuner.progress import CheckpointSaved, Event, Notice, Published, Reporter
 from simpletuner.training.publishing import contents
-from simpletuner.training.publishing.delivery import deliver
+from simpletuner.training.publishing.delivery import deliver_waiting
 from simpletuner.training.publishing.outbox import FOLDER, Content, Label, Outbox
+from simpletuner.training.scripts import Script
 
 _IN_TRAINING, _AT_THE_END = 30.0, 60.0
 """For how many seconds a Hub that does not answer is asked again."""
@@ -34,13 +35,23 @@ class Publication:
 class Publisher:
     """Follows a run, and uploads what it makes."""
 
-    def __init__(self, publication: Publication, folder: Path, reporter: Reporter) -> None:
-        """`reporter` is told what happened, by the thread of the run."""
+    def __init__(
+        self, publication: Publication, folder: Path, reporter: Reporter, script: Script | None = None
+    ) -> None:
+        """Send what an earlier run left.
+
+        Args:
+            publication: What is uploaded.
+            folder: The output folder of the run.
+            reporter: Told what happened, by the thread of the run.
+            script: Started after each upload, by the thread of the run too.
+        """
         self._publication = publication
         self._folder = folder
         self._outbox = Outbox(folder / FOLDER)
         self._reporter = reporter
-        self._news: SimpleQueue[Event] = SimpleQueue()
+        self._script = script
+        self._news: SimpleQueue[Event | tuple[Label, str]] = SimpleQueue()
         self._wake = threading.Event()
         self._is_closing = False
         self._last_failure = ""
@@ -52,13 +63,16 @@ class Publisher:
     def report(self, event: Event) -> None:
         """Queue a checkpoint, and pass on what happened to earlier ones."""
         if isinstance(event, CheckpointSaved) and self._publication.sends_checkpoints:
-            self._put(event.step, contents.of_checkpoint(Path(event.path)), f"Step {event.step}")
+            path = Path(event.path)
+            self._put(event.step, contents.of_checkpoint(path), f"Step {event.step}", source=path.name)
         self._tell()
 
     def finish(self, step: int) -> str | None:
         """Upload the result, and wait until everything has arrived or is not going to; returns where it is then."""
         self._put(step, contents.of_result(self._folder, step), f"Trained for {step} steps")
         self._stop(_AT_THE_END + self._bytes() / _SLOWEST)
+        if self._script is not None:
+            self._script.wait()
         left = len(self._outbox.waiting())
         if left:
             self._reporter.report(Notice(_left(left, self._folder)))
@@ -74,8 +88,8 @@ class Publisher:
         self._thread.join(seconds)
         self._tell()
 
-    def _put(self, step: int, files: dict[str, Path], message: str) -> None:
-        label = replace(self._publication.label, message=message)
+    def _put(self, step: int, files: dict[str, Path], message: str, *, source: str = "") -> None:
+        label = replace(self._publication.label, message=message, step=step, source=source)
         texts = {name: text for name, text in self._publication.texts(step).items() if name not in files}
         try:
             self._outbox.put(label, Content(files, texts))
@@ -92,14 +106,12 @@ class Publisher:
             self._drain()
 
     def _drain(self) -> None:
-        """Send in order: a later parcel holds newer weights, so none may overtake another."""
-        try:
-            for parcel in self._outbox.waiting():
-                self._address = deliver(parcel, _AT_THE_END if self._is_closing else _IN_TRAINING)
-                self._outbox.done(parcel)
-                self._news.put(Published(self._address))
-        except PublishError as error:
-            self._fail(str(error))
+        for sent in deliver_waiting(self._outbox, lambda: _AT_THE_END if self._is_closing else _IN_TRAINING):
+            if isinstance(sent, PublishError):
+                self._fail(str(sent))
+            else:
+                self._address = sent[1]
+                self._news.put(sent)
 
     def _fail(self, text: str) -> None:
         """The same failure is told once."""
@@ -109,7 +121,16 @@ class Publisher:
 
     def _tell(self) -> None:
         while not self._news.empty():
-            self._reporter.report(self._news.get())
+            news = self._news.get()
+            if isinstance(news, Event):
+                self._reporter.report(news)
+            else:
+                self._arrived(*news)
+
+    def _arrived(self, label: Label, address: str) -> None:
+        self._reporter.report(Published(address))
+        if self._script is not None:
+            self._script.start(self._folder / label.source, label.step, remote=address)
 
     def _bytes(self) -> int:
         return sum(parcel.bytes() for parcel in self._outbox.waiting())

@@ -95,7 +95,7 @@ def _listed(value: Any) -> Any:
             value = json.loads(value)
         except json.JSONDecodeError as error:
             where = f"line {error.lineno}, column {error.colno}"
-            raise ValueError(f"is neither a file nor JSON: {error.msg} at {where}") from None
+            raise ValueError(f"is not JSON: {error.msg} at {where}") from None
     if not isinstance(value, (Mapping, list, tuple)):
         raise ValueError("must be an object, a list of objects, or the name of a JSON file")
     return [value] if isinstance(value, Mapping) else value

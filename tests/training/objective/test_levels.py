@@ -108,6 +108,13 @@ def test_cubic_levels_follow_a_curve_through_the_weights():
     assert levels(200, flow_cubic_schedule_weights="0,1,4,4,2").tolist() == pytest.approx(exact.tolist(), abs=1e-4)
 
 
+@pytest.mark.parametrize("options", [{"flow_cubic_schedule_weights": [1, 3, 2]}, {"flow_use_beta_schedule": True}])
+def test_levels_of_a_curve_and_of_a_beta_distribution_are_moved_by_the_shift(options):
+    plain, moved = levels(100, **options), levels(100, shift=3.0, **options)
+    assert shift_back(moved, 3.0).tolist() == pytest.approx(plain.tolist(), abs=1e-6)
+    assert float((moved - plain).min()) > 0
+
+
 def _by_hermite(places, weights):
     """Fritsch and Butland's curve, written out piece by piece in the Hermite basis."""
     count = len(weights) - 1
