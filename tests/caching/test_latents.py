@@ -44,6 +44,14 @@ def test_the_encoder_is_opened_once_and_never_when_nothing_is_missing():
     assert codec.opened == 1 and again.events == []
 
 
+def test_a_cache_that_cannot_be_written_is_told_before_the_encoder_is_opened(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    codec = Averages()
+    with pytest.raises(DataError, match="cannot write .*vae: not a directory. A file is in the way"):
+        filled({"one": TensorCache(LocalStore(tmp_path / "file" / "vae"), "r")}, [shades("one", range(3))], codec)
+    assert codec.opened == 0
+
+
 def test_a_bucket_is_never_mixed_with_another():
     tensors, codec = TensorCache(MemoryStore(), "r"), Averages()
     small, large = shades("small", range(5)), shades("large", range(5, 8), edge=128)

@@ -5,6 +5,7 @@ from encoders import Lengths
 
 from simpletuner.caching.prompts import PromptCache
 from simpletuner.caching.tensors import DamagedEntry, TensorCache, opened
+from simpletuner.errors import DataError
 from simpletuner.progress import Advanced, Notice, Recorded, StageStarted
 from simpletuner.storage.local import LocalStore
 from simpletuner.storage.memory import MemoryStore
@@ -32,6 +33,14 @@ def test_when_nothing_is_missing_the_encoder_is_never_opened():
     PromptCache().fill([(cache, ["one"])], encoder, 1, Recorded())
     PromptCache().fill([(cache, ["one"])], encoder, 1, recorded)
     assert encoder.opened == 1 and recorded.events == []
+
+
+def test_a_cache_that_cannot_be_written_is_told_before_the_encoder_is_opened(tmp_path):
+    (tmp_path / "file").write_text("in the way")
+    cache, encoder = TensorCache(LocalStore(tmp_path / "file" / "text"), "recipe"), Lengths()
+    with pytest.raises(DataError, match="cannot write .*text: not a directory. A file is in the way"):
+        PromptCache().fill([(cache, ["one"])], encoder, 1, Recorded())
+    assert encoder.opened == 0
 
 
 def test_a_prompt_lives_in_the_cache_it_was_first_asked_for_in():
