@@ -18,6 +18,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
+from simpletuner.training.vectors import joined, pieces, put
+
 
 class AdamWBF16(Optimizer):
     """AdamW with Kahan summation of the weights and stochastic rounding of the moments."""
@@ -49,7 +51,7 @@ class AdamWBF16(Optimizer):
                 key = (parameter.dtype, parameter.device, self._begun(parameter)["step"])
                 alike.setdefault(key, []).append(parameter)
         for lot in alike.values():
-            yield from _cut(lot)
+            yield from pieces(lot, IN_CACHE if lot[0].is_cpu else ON_CARD)
 
     def _begun(self, parameter: Tensor) -> dict[str, Any]:
         state: dict[str, Any] = self.state[parameter]
@@ -66,31 +68,17 @@ class AdamWBF16(Optimizer):
         step = states[0]["step"] + 1
         means, squares = ([state[name] for state in states] for name in ("exp_avg", "exp_avg_sq"))
         beta1, beta2 = group["betas"]
-        gradient = _wide([parameter.grad for parameter in parameters if parameter.grad is not None])
-        mean = _wide(means).lerp(gradient, 1 - beta1)
-        square = _wide(squares).lerp(gradient.square(), 1 - beta2)
+        gradient = joined([parameter.grad for parameter in parameters if parameter.grad is not None])
+        mean = joined(means).lerp(gradient, 1 - beta1)
+        square = joined(squares).lerp(gradient.square(), 1 - beta2)
         _store(means, mean)
         _store(squares, square)
-        weights = _wide(parameters)
+        weights = joined(parameters)
         deviation = (square / (1 - beta2**step)).sqrt_().add_(group["eps"])
         change = mean / (1 - beta1**step) / deviation + group["weight_decay"] * weights
         _add(parameters, weights, -group["lr"] * change, [state.get("compensation") for state in states])
         for state in states:
             state["step"] = step
-
-
-def _cut(lot: Sequence[Tensor]) -> Iterator[list[Tensor]]:
-    """In pieces of limited size, because of the memory that computing takes."""
-    longest = IN_CACHE if lot[0].is_cpu else ON_CARD
-    piece: list[Tensor] = []
-    numbers = 0
-    for tensor in lot:
-        if piece and numbers + tensor.numel() > longest:
-            yield piece
-            piece, numbers = [], 0
-        piece.append(tensor)
-        numbers += tensor.numel()
-    yield piece
 
 
 ON_CARD = 1 << 22
@@ -99,28 +87,16 @@ IN_CACHE = 1 << 16
 """The same for a processor, whose cache is to hold them."""
 
 
-def _wide(tensors: Sequence[Tensor]) -> Tensor:
-    """One vector of all numbers, in float32 at least."""
-    flat = [tensor.flatten() for tensor in tensors]
-    return (flat[0] if len(flat) == 1 else torch.cat(flat)).to(torch.promote_types(flat[0].dtype, torch.float32))
-
-
-def _put(tensors: Sequence[Tensor], values: Tensor) -> None:
-    """The numbers of a vector back to where they belong."""
-    parts = torch.split(values, [tensor.numel() for tensor in tensors])
-    torch._foreach_copy_([*tensors], [part.view_as(tensor) for part, tensor in zip(parts, tensors, strict=True)])
-
-
 def _add(parameters: Sequence[Tensor], weights: Tensor, change: Tensor, compensations: Sequence[Tensor | None]) -> None:
     known = [one for one in compensations if one is not None]
-    wanted = weights + (change + _wide(known) if known else change)
-    _put(parameters, wanted)
+    wanted = weights + (change + joined(known) if known else change)
+    put(parameters, wanted)
     if known:
-        _put(known, wanted - _wide(parameters))
+        put(known, wanted - joined(parameters))
 
 
 def _store(stored: Sequence[Tensor], value: Tensor) -> None:
-    _put(stored, rounded_stochastically(value) if stored[0].dtype == torch.bfloat16 else value)
+    put(stored, rounded_stochastically(value) if stored[0].dtype == torch.bfloat16 else value)
 
 
 def rounded_stochastically(value: Tensor) -> Tensor:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from simpletuner.training import vectors
+
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
@@ -22,36 +24,21 @@ def add(parameters: Sequence[nn.Parameter], reduce: Callable[[Tensor], None]) ->
     for one, uses in zip(parameters, used.tolist(), strict=True):
         if uses and one.grad is None:
             one.grad = torch.zeros_like(one)
-    for part in parted([one.grad for one in parameters if one.grad is not None]):
-        flat = torch.cat([_exact(gradient).flatten() for gradient in part])
-        reduce(flat)
-        for gradient, added in zip(part, torch.split(flat, [one.numel() for one in part]), strict=True):
-            gradient.copy_(added.view_as(gradient))
+    with torch.no_grad():
+        for part in parted([one.grad for one in parameters if one.grad is not None]):
+            flat = vectors.joined(part)  # in float32: numbers of 16 bits would lose much of what is added to them
+            reduce(flat)
+            vectors.put(part, flat)
 
 
 def parted(gradients: Sequence[Tensor]) -> Iterator[list[Tensor]]:
     """Gradients of one kind and place, in pieces that are worth sending and do not need much memory."""
     for _, alike in groupby(sorted(gradients, key=_kind), key=_kind):
-        part: list[Tensor] = []
-        size = 0
-        for one in alike:
-            if part and size + one.numel() > _PIECE:
-                yield part
-                part, size = [], 0
-            part.append(one)
-            size += one.numel()
-        yield part
+        yield from vectors.pieces(alike, _PIECE)
 
 
 def _kind(tensor: Tensor) -> tuple[str, str]:
     return str(tensor.device), str(tensor.dtype)
-
-
-def _exact(gradient: Tensor) -> Tensor:
-    """In at least float32: numbers of 16 bits would lose much of what is added to them."""
-    import torch
-
-    return gradient.detach() if gradient.dtype == torch.float64 else gradient.detach().float()
 
 
 _PIECE = 2**24
